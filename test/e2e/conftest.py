@@ -1,0 +1,61 @@
+"""Fixtures: `stack` starts an Airflow for one test; templates are made once per session and version."""
+
+import os
+
+import harness
+import pytest
+
+
+def pytest_configure(config):
+    config.addinivalue_line("markers", "long: only in make check-e2e-long")
+    harness.leave_nothing_behind()
+
+
+@pytest.fixture(scope="session")
+def templates():
+    """template(version) gives the data directory of a migrated, parsed Airflow."""
+    directory = harness.scratch()
+    made = {}
+
+    def template(version):
+        if version not in made:
+            if not harness.venv(version).exists():
+                pytest.skip(f"Airflow {version} is not installed: test/setup.sh airflow {version}")
+            made[version] = harness.make_template(directory / version, version)
+        return made[version]
+
+    yield template
+    harness.discard(directory)
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_makereport(item):
+    outcome = yield
+    item.failed_once = getattr(item, "failed_once", False) or outcome.get_result().failed
+
+
+@pytest.fixture
+def stack(request, templates):
+    """stack(version, schedulers=1, extension=True, ...) returns a running Airflow."""
+    directories = []
+
+    def start(version=harness.NEWEST, schedulers=1, triggerer=False, extension=True, components=True, **settings):
+        directory = harness.scratch()
+        directories.append(directory)
+        preload = {"shared_preload_libraries": "airflow_bp", "airflow_bp__database": "airflow"} if extension else {}
+        pg = harness.Postgres(directory, templates(version)).start(**preload, **settings)
+        airflow = harness.Airflow(directory, pg, version)
+        if extension:
+            pg.rows("CREATE EXTENSION airflow_bp")
+        if components:
+            names = ["api-server", *["scheduler", "scheduler-2"][:schedulers]]
+            airflow.start(*names, *["triggerer"] * triggerer).wait_ready()
+        return airflow
+
+    yield start
+    harness.kill_all()
+    for directory in directories:
+        if getattr(request.node, "failed_once", False) or os.environ.get("KEEP"):
+            print(f"logs are kept in {directory}")
+        else:
+            harness.discard(directory)
