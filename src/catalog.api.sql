@@ -1,0 +1,63 @@
+-- Airflow's tables, bound late: nothing of ours depends on them in pg_depend, and a table or column that a version lacks reads
+-- as NULL.  The owner of Airflow's tables is trusted, as by everybody who reads them; other roles are not, so only plain tables
+-- are read, and only a superuser may say in which schema they are.
+
+CREATE FUNCTION airflow_bp.airflow_schema_setting() RETURNS text
+LANGUAGE c STABLE PARALLEL SAFE AS 'MODULE_PATHNAME', 'airflow_schema_setting';
+
+CREATE FUNCTION airflow_bp.airflow_schema_name() RETURNS text
+LANGUAGE plpgsql STABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+	setting text := airflow_bp.airflow_schema_setting();
+	found text[];
+BEGIN
+	SELECT array_agg(n.nspname ORDER BY n.nspname) INTO found
+	FROM pg_namespace n
+	WHERE (n.nspname = setting OR setting IS NULL)
+		AND (SELECT count(*) FROM pg_class c
+			WHERE c.relnamespace = n.oid AND c.relkind IN ('r', 'p') AND c.relname IN ('alembic_version', 'task_instance')) = 2;
+	IF cardinality(found) = 1 THEN
+		RETURN found[1];
+	ELSIF found IS NULL THEN
+		RAISE EXCEPTION USING ERRCODE = 'BP006',
+			MESSAGE = CASE WHEN setting IS NULL THEN 'no schema of this database holds the tables of Airflow'
+				ELSE format('schema "%s" does not hold the tables of Airflow', setting) END,
+			HINT = 'Run airflow db migrate, connect to the metadata database, or set airflow_bp.airflow_schema.';
+	END IF;
+	RAISE EXCEPTION USING ERRCODE = 'BP006',
+		MESSAGE = format('several schemas hold tables of Airflow: %s', array_to_string(found, ', ')),
+		HINT = 'Set airflow_bp.airflow_schema to one of them.';
+END
+$$;
+COMMENT ON FUNCTION airflow_bp.airflow_schema_name() IS
+'Schema of the Airflow tables: airflow_bp.airflow_schema if set, else the one that holds alembic_version and task_instance. BP006 when there is none, or more than one.';
+
+CREATE FUNCTION airflow_bp.airflow_relation(airflow_schema text, relation text, VARIADIC columns text[]) RETURNS text
+LANGUAGE sql STABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp AS $$
+	SELECT format(CASE WHEN min(c.oid) IS NULL THEN '(SELECT %s WHERE false)' ELSE '(SELECT %s FROM %I.%I)' END,
+		string_agg(CASE WHEN a.attname IS NULL THEN format('NULL::%s AS %I', coalesce(w.part[2], 'text'), w.part[1])
+			ELSE format('%I', w.part[1]) || coalesce('::' || w.part[2] || format(' AS %I', w.part[1]), '') END, ', ' ORDER BY w.place),
+		airflow_schema, relation)
+	FROM (SELECT string_to_array(u.spec, ' ') AS part, u.place FROM unnest(columns) WITH ORDINALITY u (spec, place)) w
+	LEFT JOIN (pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace)
+		ON n.nspname = airflow_schema AND c.relname = relation AND c.relkind IN ('r', 'p')
+	LEFT JOIN pg_attribute a ON a.attrelid = c.oid AND a.attname = w.part[1] AND a.attnum > 0 AND NOT a.attisdropped
+$$;
+COMMENT ON FUNCTION airflow_bp.airflow_relation(text, text, text[]) IS
+'Subquery that reads columns, each given as "name" or "name type", of an Airflow table. A column that is not there reads as NULL, a table as empty.';
+
+CREATE FUNCTION airflow_bp.airflow_has(airflow_schema text, relation text, col text) RETURNS boolean
+LANGUAGE sql STABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp AS $$
+	SELECT EXISTS (SELECT FROM pg_namespace n JOIN pg_class c ON c.relnamespace = n.oid JOIN pg_attribute a ON a.attrelid = c.oid
+		WHERE n.nspname = airflow_schema AND c.relname = relation AND a.attname = col AND NOT a.attisdropped)
+$$;
+COMMENT ON FUNCTION airflow_bp.airflow_has(text, text, text) IS 'Does this Airflow table have this column?';
+
+CREATE FUNCTION airflow_bp.data_time() RETURNS timestamptz
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+	SELECT CASE WHEN NOT pg_is_in_recovery()
+			OR EXISTS (SELECT FROM pg_stat_wal_receiver) AND pg_last_wal_receive_lsn() <= pg_last_wal_replay_lsn()
+		THEN statement_timestamp() ELSE coalesce(pg_last_xact_replay_timestamp(), statement_timestamp()) END
+$$;
+COMMENT ON FUNCTION airflow_bp.data_time() IS
+'The instant of the data that this statement reads: the present, or on a standby that lags the commit replayed last.';

@@ -1,0 +1,244 @@
+-- Queue analysis: how deep, how old, how fast, and why each task waits.
+--
+-- Functions that read Airflow's tables are SECURITY DEFINER: a reader needs no right on Airflow's tables, keeps working after a
+-- migration that makes a table anew, and sees no connection, configuration or payload.  They only read, so they run on a standby.
+
+CREATE FUNCTION airflow_bp.inflate(compressed bytea) RETURNS text
+LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'serialized_inflate';
+COMMENT ON FUNCTION airflow_bp.inflate(bytea) IS 'Text that was compressed with zlib, as in serialized_dag.data_compressed.';
+
+CREATE FUNCTION airflow_bp.retry_delay(dag_id text, task_id text, logical_date timestamptz, try_number int,
+	delay float8, multiplier float8, max_delay float8) RETURNS interval
+LANGUAGE c IMMUTABLE PARALLEL SAFE AS 'MODULE_PATHNAME', 'serialized_retry_delay';
+COMMENT ON FUNCTION airflow_bp.retry_delay(text, text, timestamptz, int, float8, float8, float8) IS
+'Time between the end of a failed try and the next one, as Airflow computes it: delay and max_delay in seconds; a multiplier of 0, 1 or NULL means no backoff. Assumes [core] max_task_retry_delay = 86400.';
+
+CREATE FUNCTION airflow_bp.serialized_tasks(data anyelement, compressed bytea) RETURNS TABLE (
+	task_id text, retry_delay float8, multiplier float8, max_retry_delay float8, max_tis_per_dag int, max_tis_per_dagrun int)
+LANGUAGE plpgsql STABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+	dag jsonb;
+BEGIN
+	dag := coalesce(airflow_bp.inflate(compressed)::jsonb, data::jsonb);
+	RETURN QUERY
+	SELECT t.own ->> 'task_id',
+		coalesce((v.retry_delay ->> '__var')::float8, (v.retry_delay #>> '{}')::float8, 300),
+		CASE v.multiplier #>> '{}' WHEN 'true' THEN 2 WHEN 'false' THEN 0 ELSE (v.multiplier #>> '{}')::float8 END,
+		coalesce(v.max_retry_delay ->> '__var', v.max_retry_delay #>> '{}')::float8,
+		(v.per_dag #>> '{}')::int, (v.per_run #>> '{}')::int
+	FROM jsonb_array_elements(dag #> '{dag,tasks}') e
+	CROSS JOIN LATERAL (SELECT e -> '__var' AS own, e #> '{__var,partial_kwargs}' AS partial,
+		dag #> '{client_defaults,tasks}' AS dflt) t
+	CROSS JOIN LATERAL (SELECT
+		coalesce(t.partial -> 'retry_delay', t.own -> 'retry_delay', t.dflt -> 'retry_delay') AS retry_delay,
+		coalesce(t.partial -> 'retry_exponential_backoff', t.own -> 'retry_exponential_backoff',
+			t.dflt -> 'retry_exponential_backoff') AS multiplier,
+		coalesce(t.partial -> 'max_retry_delay', t.own -> 'max_retry_delay', t.dflt -> 'max_retry_delay') AS max_retry_delay,
+		coalesce(t.partial -> 'max_active_tis_per_dag', t.own -> 'max_active_tis_per_dag',
+			t.dflt -> 'max_active_tis_per_dag') AS per_dag,
+		coalesce(t.partial -> 'max_active_tis_per_dagrun', t.own -> 'max_active_tis_per_dagrun',
+			t.dflt -> 'max_active_tis_per_dagrun') AS per_run) v;
+EXCEPTION WHEN OTHERS THEN
+	-- One DAG that cannot be read must not hide the others.
+	RETURN;
+END
+$$;
+COMMENT ON FUNCTION airflow_bp.serialized_tasks(anyelement, bytea) IS
+'Limits and retry settings of the tasks in a serialized DAG, plain or compressed; delays in seconds. No rows when it cannot be read.';
+
+-- The query behind waiting() and waiting_summary(), to which they append what they select from "explained".  One scan of the
+-- unfinished tasks; everything else is joined to it.  $1 is the instant of the data.
+CREATE FUNCTION airflow_bp.waiting_query() RETURNS text
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $body$
+DECLARE
+	schema text := airflow_bp.airflow_schema_name();
+	-- Versions are told by columns they brought, as a migration changes both together.
+	since_3_2 bool := airflow_bp.airflow_has(schema, 'dag', 'exceeds_max_non_backfill');
+	since_3_3 bool := airflow_bp.airflow_has(schema, 'task_instance', 'retry_delay_override');
+BEGIN
+	RETURN format($query$
+WITH unfinished AS MATERIALIZED (
+	SELECT * FROM %1$s t
+	WHERE state IS NULL OR state IN ('scheduled', 'queued', 'running', 'restarting', 'deferred', 'up_for_retry',
+		'up_for_reschedule', 'awaiting_input')
+), scheduler AS (
+	SELECT coalesce(bool_or(state = 'running' AND latest_heartbeat > $1 - interval '30 seconds'), false) AS alive,
+		max(latest_heartbeat) AS last_heartbeat
+	FROM %2$s j WHERE job_type = 'SchedulerJob'
+), running AS (
+	SELECT dag_id, backfill_id, count(*) AS runs FROM %3$s r WHERE state = 'running' GROUP BY 1, 2
+), run AS MATERIALIZED (
+	SELECT r.dag_id, r.run_id, r.state AS run_state, r.run_after, r.logical_date, r.last_scheduling_decision,
+		d.dag_id IS NULL OR d.is_stale AS is_stale, d.is_paused, d.max_active_tasks, u.executing AS run_active, m.team_name,
+		coalesce(running.runs, 0) AS running_runs, coalesce(b.max_active_runs, d.max_active_runs) AS max_active_runs,
+		b.is_paused AS backfill_paused,
+		CASE WHEN NOT (u.retries > 0 OR d.has_task_concurrency_limits) THEN NULL
+			WHEN r.bundle_version <> '' AND r.created_dag_version_id IS NOT NULL THEN r.created_dag_version_id
+			ELSE (SELECT v.id FROM %4$s v WHERE v.dag_id = r.dag_id ORDER BY v.version_number DESC LIMIT 1) END AS version_id
+	FROM (SELECT dag_id, run_id, count(*) FILTER (WHERE state IN ('running', 'queued')) AS executing,
+			count(*) FILTER (WHERE state = 'up_for_retry') AS retries
+		FROM unfinished GROUP BY 1, 2) u
+	JOIN %3$s r ON r.dag_id = u.dag_id AND r.run_id = u.run_id
+	LEFT JOIN %5$s d ON d.dag_id = r.dag_id
+	LEFT JOIN %6$s b ON b.id = r.backfill_id
+	LEFT JOIN %7$s m ON m.dag_bundle_name = d.bundle_name
+	LEFT JOIN running ON r.state = 'queued' AND running.dag_id = r.dag_id
+		AND running.backfill_id IS NOT DISTINCT FROM r.backfill_id
+), spec AS MATERIALIZED (
+	SELECT s.dag_version_id AS version_id, t.*
+	FROM (SELECT DISTINCT version_id FROM run WHERE version_id IS NOT NULL) v
+	JOIN %8$s s ON s.dag_version_id = v.version_id
+	CROSS JOIN LATERAL airflow_bp.serialized_tasks(s.data, s.data_compressed) t
+), run_task AS MATERIALIZED (
+	SELECT dag_id, run_id, task_id, count(*) AS active FROM unfinished WHERE state IN (%9$s) GROUP BY 1, 2, 3
+), task AS (
+	SELECT dag_id, task_id, sum(active) AS active FROM run_task GROUP BY 1, 2
+), pool AS (
+	SELECT p.pool, p.slots AS pool_size, p.team_name AS pool_team, p.slots - coalesce(u.executing, 0)
+		- CASE WHEN p.include_deferred THEN coalesce(u.deferred, 0) ELSE 0 END AS pool_open
+	FROM %10$s p
+	LEFT JOIN (SELECT pool, sum(pool_slots) FILTER (WHERE state IN ('running', 'queued')) AS executing,
+			sum(pool_slots) FILTER (WHERE state = 'deferred') AS deferred
+		FROM unfinished GROUP BY 1) u ON u.pool = p.pool
+), tenant AS (
+	SELECT dag_id, pool, queue, airflow_bp.tenant_of(dag_id, pool, queue) AS tenant
+	FROM (SELECT DISTINCT dag_id, pool, queue FROM unfinished) u
+), look AS (
+	SELECT DISTINCT ON (x.ti_id) x.ti_id, x.end_date AS look_ended, x.reschedule_date
+	FROM unfinished u JOIN %11$s x ON x.ti_id = u.id
+	WHERE u.state = 'up_for_reschedule' ORDER BY x.ti_id, x.id DESC
+), base AS (
+	SELECT u.*, tenant.tenant, run_state, run_after, last_scheduling_decision, is_stale, is_paused, max_active_tasks, run_active,
+		running_runs, max_active_runs, backfill_paused, alive, last_heartbeat, pool.pool IS NULL AS pool_missing, pool_size, pool_open,
+		%13$L AND pool_team <> coalesce(team_name, '') AS foreign_pool, pool_team,
+		trigger.id IS NULL AS trigger_missing, trigger.created_date AS trigger_created, trigger.triggerer_id,
+		spec.max_tis_per_dag, coalesce(task.active, 0) AS task_active,
+		spec.max_tis_per_dagrun, coalesce(run_task.active, 0) AS run_task_active, look_ended,
+		CASE u.state WHEN 'up_for_reschedule' THEN reschedule_date
+			WHEN 'up_for_retry' THEN u.end_date + coalesce(make_interval(secs => u.retry_delay_override),
+				airflow_bp.retry_delay(u.dag_id, u.task_id, run.logical_date, u.try_number, spec.retry_delay, spec.multiplier,
+					spec.max_retry_delay)) END AS due,
+		held.reason AS held_reason, held.granted, held.first_asked, held.asks, held.run_parked
+	FROM unfinished u
+	JOIN run ON run.dag_id = u.dag_id AND run.run_id = u.run_id
+	CROSS JOIN scheduler
+	LEFT JOIN tenant ON tenant.dag_id = u.dag_id AND tenant.pool = u.pool AND tenant.queue IS NOT DISTINCT FROM u.queue
+	LEFT JOIN pool ON pool.pool = u.pool
+	LEFT JOIN %12$s trigger ON trigger.id = u.trigger_id
+	LEFT JOIN spec ON spec.version_id = run.version_id AND spec.task_id = u.task_id
+	LEFT JOIN task ON task.dag_id = u.dag_id AND task.task_id = u.task_id
+	LEFT JOIN run_task ON run_task.dag_id = u.dag_id AND run_task.run_id = u.run_id AND run_task.task_id = u.task_id
+	LEFT JOIN look ON look.ti_id = u.id
+	LEFT JOIN airflow_bp.held() held ON held.ti_id = u.id
+		AND (u.state IS NULL OR u.state IN ('up_for_retry', 'up_for_reschedule'))
+	WHERE u.state IS NULL OR u.state NOT IN ('running', 'restarting')
+), dated AS (
+	SELECT *,
+		CASE WHEN state IN ('scheduled', 'queued') THEN scheduled_dttm ELSE coalesce(due, first_asked) END AS claimable_since,
+		CASE state WHEN 'scheduled' THEN scheduled_dttm WHEN 'queued' THEN queued_dttm WHEN 'up_for_retry' THEN end_date
+			WHEN 'up_for_reschedule' THEN look_ended ELSE coalesce(first_asked, trigger_created, updated_at) END AS waiting_since
+	FROM base
+), explained AS (
+	SELECT *, CASE
+		WHEN run_state IN ('success', 'failed') THEN 'run_finished'
+		WHEN is_stale THEN 'dag_stale'
+		WHEN is_paused THEN 'dag_paused'
+		WHEN run_after > $1 THEN 'run_in_future'
+		WHEN run_state = 'queued' THEN 'run_queued'
+		WHEN NOT alive THEN 'no_scheduler'
+		WHEN state = 'up_for_retry' AND coalesce(due, 'infinity') >= $1 THEN 'retry_delay'
+		WHEN state = 'up_for_reschedule' AND due > $1 THEN 'reschedule_delay'
+		WHEN state = 'deferred' AND trigger_missing THEN 'trigger_missing'
+		WHEN state = 'deferred' THEN 'trigger_pending'
+		WHEN state = 'awaiting_input' THEN 'awaiting_input'
+		WHEN state = 'queued' THEN 'executor_queue'
+		WHEN pool_missing OR foreign_pool THEN 'pool_missing'
+		WHEN pool_size >= 0 AND pool_slots > pool_size THEN 'pool_too_small'
+		WHEN NOT granted THEN held_reason
+		WHEN state IS NULL AND granted IS NULL THEN 'upstream_unfinished'
+		WHEN pool_size >= 0 AND pool_slots > pool_open THEN 'pool_full'
+		WHEN run_active >= max_active_tasks THEN 'dag_max_active_tasks'
+		WHEN task_active >= max_tis_per_dag OR run_task_active >= max_tis_per_dagrun THEN 'task_concurrency'
+		WHEN claimable_since < $1 - current_setting('airflow_bp.ready_grace')::interval THEN 'executor_slots'
+		ELSE 'ready' END AS reason
+	FROM dated OFFSET 0
+)
+$query$,
+		airflow_bp.airflow_relation(schema, 'task_instance', 'id uuid', 'dag_id text', 'run_id text', 'task_id text',
+			'map_index int', 'try_number int', 'state text', 'pool text', 'pool_slots int', 'queue text', 'executor text',
+			'scheduled_dttm timestamptz', 'queued_dttm timestamptz', 'end_date timestamptz', 'updated_at timestamptz',
+			'trigger_id int', 'trigger_timeout timestamptz', 'retry_delay_override float8'),
+		airflow_bp.airflow_relation(schema, 'job', 'job_type text', 'state text', 'latest_heartbeat timestamptz'),
+		airflow_bp.airflow_relation(schema, 'dag_run', 'dag_id text', 'run_id text', 'state text', 'run_after timestamptz',
+			'logical_date timestamptz', 'last_scheduling_decision timestamptz', 'backfill_id int', 'bundle_version text',
+			'created_dag_version_id uuid'),
+		airflow_bp.airflow_relation(schema, 'dag_version', 'id uuid', 'dag_id text', 'version_number int'),
+		airflow_bp.airflow_relation(schema, 'dag', 'dag_id text', 'is_stale bool', 'is_paused bool', 'max_active_tasks int',
+			'max_active_runs int', 'has_task_concurrency_limits bool', 'bundle_name text'),
+		airflow_bp.airflow_relation(schema, 'backfill', 'id int', 'is_paused bool', 'max_active_runs int'),
+		airflow_bp.airflow_relation(schema, 'dag_bundle_team', 'dag_bundle_name text', 'team_name text'),
+		airflow_bp.airflow_relation(schema, 'serialized_dag', 'dag_version_id uuid', 'data', 'data_compressed bytea'),
+		$$'running', 'queued'$$ || CASE WHEN since_3_2 THEN $$, 'deferred', 'awaiting_input'$$ ELSE '' END,
+		airflow_bp.airflow_relation(schema, 'slot_pool', 'pool text', 'slots int', 'include_deferred bool', 'team_name text'),
+		airflow_bp.airflow_relation(schema, 'task_reschedule', 'id int', 'ti_id uuid', 'end_date timestamptz',
+			'reschedule_date timestamptz'),
+		airflow_bp.airflow_relation(schema, 'trigger', 'id int', 'created_date timestamptz', 'triggerer_id int'),
+		since_3_3);
+END
+$body$;
+
+CREATE FUNCTION airflow_bp.waiting() RETURNS TABLE (
+	dag_id text, run_id text, task_id text, map_index int, try_number int, tenant text, pool text, queue text, state text,
+	reason text, detail text, waiting_since timestamptz, claimable_age interval)
+LANGUAGE plpgsql STABLE SECURITY DEFINER ROWS 10000 SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+	RETURN QUERY EXECUTE airflow_bp.waiting_query() || $query$
+SELECT dag_id, run_id, task_id, map_index, try_number, tenant, pool, queue, state, reason,
+	CASE reason
+	WHEN 'run_finished' THEN 'the run is ' || run_state
+	WHEN 'dag_stale' THEN 'the DAG is no longer found in its file'
+	WHEN 'run_in_future' THEN 'from ' || date_trunc('second', run_after)
+	WHEN 'run_queued' THEN CASE WHEN backfill_paused THEN 'the backfill is paused'
+		ELSE format('%s of max_active_runs %s are running', running_runs, max_active_runs) END
+	WHEN 'no_scheduler' THEN coalesce('last heartbeat ' || date_trunc('second', last_heartbeat), 'never seen one')
+	WHEN 'retry_delay' THEN coalesce('until ' || date_trunc('second', due), 'date unknown: the serialized DAG cannot be read')
+	WHEN 'reschedule_delay' THEN 'until ' || date_trunc('second', due)
+	WHEN 'trigger_pending' THEN coalesce('triggerer ' || triggerer_id, 'no triggerer has it')
+		|| coalesce(', timeout ' || date_trunc('second', trigger_timeout), '')
+	WHEN 'executor_queue' THEN 'executor ' || coalesce(executor, '(default)')
+	WHEN 'pool_missing' THEN CASE WHEN foreign_pool THEN format('pool %s belongs to team %s', pool, pool_team)
+		ELSE format('there is no pool %s', pool) END
+	WHEN 'pool_too_small' THEN format('needs %s slots, pool %s has %s', pool_slots, pool, pool_size)
+	WHEN 'upstream_unfinished' THEN CASE WHEN last_scheduling_decision IS NULL THEN 'the scheduler has not looked at the run yet' END
+	WHEN 'pool_full' THEN format('needs %s slots, pool %s has %s of %s open', pool_slots, pool, greatest(pool_open, 0), pool_size)
+	WHEN 'dag_max_active_tasks' THEN format('%s of max_active_tasks %s are active in this run', run_active, max_active_tasks)
+	WHEN 'task_concurrency' THEN CASE WHEN task_active >= max_tis_per_dag
+		THEN format('%s of max_active_tis_per_dag %s are active', task_active, max_tis_per_dag)
+		ELSE format('%s of max_active_tis_per_dagrun %s are active', run_task_active, max_tis_per_dagrun) END
+	WHEN 'executor_slots' THEN CASE WHEN state = 'scheduled'
+		THEN 'nothing known is in its way: executor slots or parallelism, which are not in the database'
+		ELSE 'nothing known is in its way: the scheduler has not come to its run' END
+	ELSE format('asked %s times', asks) || CASE WHEN run_parked THEN ', run parked' ELSE '' END END,
+	waiting_since,
+	CASE WHEN state = 'queued' OR reason NOT IN ('run_finished', 'dag_stale', 'dag_paused', 'run_in_future', 'run_queued',
+		'retry_delay', 'reschedule_delay') THEN greatest($1 - claimable_since, interval '0') END
+FROM explained$query$
+	USING airflow_bp.data_time();
+END
+$$;
+COMMENT ON FUNCTION airflow_bp.waiting() IS
+'One row for each unfinished task that is not running or restarting, with the first reason that applies. waiting_since: since when it is in its state, or held. claimable_age: time since it became able to start, without retry, reschedule and deferral delays; NULL when it is not able to start. What the database does not tell is NULL. Raises BP006 when the tables of Airflow are not found.';
+
+CREATE FUNCTION airflow_bp.waiting_summary() RETURNS TABLE (reason text, tasks bigint, slots bigint, oldest interval, example text)
+LANGUAGE plpgsql STABLE SECURITY DEFINER ROWS 30 SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+	RETURN QUERY EXECUTE airflow_bp.waiting_query() || $query$
+SELECT reason, count(*), sum(pool_slots), greatest($1 - min(waiting_since), interval '0'),
+	(array_agg(format('%s %s %s', dag_id, run_id, task_id) || CASE WHEN map_index >= 0 THEN format(' [%s]', map_index) ELSE '' END
+		ORDER BY waiting_since))[1]
+FROM explained GROUP BY reason ORDER BY count(*) DESC, reason$query$
+	USING airflow_bp.data_time();
+END
+$$;
+COMMENT ON FUNCTION airflow_bp.waiting_summary() IS
+'The tasks of waiting() by reason, most first: how many, how many slots they need, how long the oldest waits, and which one that is.';
