@@ -320,6 +320,13 @@ class Airflow:
             if child.poll() is not None:
                 raise RuntimeError(f"{name} ended with {child.returncode}:\n{self.log(name)[-4000:]}")
 
+    def revive(self):
+        """Start again what has ended, as a supervisor does."""
+        for name, child in list(self.running.items()):
+            if child.poll() is not None:
+                kill(child)
+                self.start(name)
+
     def wait(self, condition, seconds, what):
         return wait(condition, seconds, f"{what}; logs are in {self.directory}", self.alive)
 
@@ -365,9 +372,10 @@ class Airflow:
             self.token = answer["access_token"] if status == 201 else None
             return self.token
 
-    def trigger(self, dag_id, **conf):
+    def trigger(self, dag_id, run_id=None, logical_date=None, **conf):
         """Start a run by REST and return its run_id."""
-        return self.api("POST", f"/dags/{dag_id}/dagRuns", {"logical_date": None, "conf": conf})["dag_run_id"]
+        body = {"logical_date": logical_date, "conf": conf, **({"dag_run_id": run_id} if run_id else {})}
+        return self.api("POST", f"/dags/{dag_id}/dagRuns", body)["dag_run_id"]
 
     def trigger_many(self, dag_id, count, **conf):
         """Create many runs through Airflow's models in one process: hundreds in seconds."""
@@ -472,9 +480,6 @@ class Sampler(threading.Thread):
         return (len(self.samples) - 1) / (self.samples[-1][0] - self.samples[0][0])
 
 
-USAGE = """
-SELECT coalesce(sum(pool_slots), 0) FROM task_instance
-WHERE dag_id LIKE %s AND state IN ('scheduled', 'queued', 'running', 'restarting')"""
 
 
 # Templates
