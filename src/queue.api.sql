@@ -220,8 +220,8 @@ SELECT dag_id, run_id, task_id, map_index, try_number, tenant, pool, queue, stat
 		ELSE 'nothing known is in its way: the scheduler has not come to its run' END
 	ELSE format('asked %s times', asks) || CASE WHEN run_parked THEN ', run parked' ELSE '' END END,
 	waiting_since,
-	CASE WHEN state = 'queued' OR reason NOT IN ('run_finished', 'dag_stale', 'dag_paused', 'run_in_future', 'run_queued',
-		'retry_delay', 'reschedule_delay') THEN greatest($1 - claimable_since, interval '0') END
+	CASE WHEN reason NOT IN ('run_finished', 'dag_stale', 'dag_paused', 'run_in_future', 'run_queued', 'retry_delay',
+		'reschedule_delay') THEN greatest($1, claimable_since) - claimable_since END
 FROM explained$query$
 	USING airflow_bp.data_time();
 END
@@ -233,7 +233,7 @@ CREATE FUNCTION airflow_bp.waiting_summary() RETURNS TABLE (reason text, tasks b
 LANGUAGE plpgsql STABLE SECURITY DEFINER ROWS 30 SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
 	RETURN QUERY EXECUTE airflow_bp.waiting_query() || $query$
-SELECT reason, count(*), sum(pool_slots), greatest($1 - min(waiting_since), interval '0'),
+SELECT reason, count(*), sum(pool_slots), greatest($1, min(waiting_since)) - min(waiting_since),
 	(array_agg(format('%s %s %s', dag_id, run_id, task_id) || CASE WHEN map_index >= 0 THEN format(' [%s]', map_index) ELSE '' END
 		ORDER BY waiting_since))[1]
 FROM explained GROUP BY reason ORDER BY count(*) DESC, reason$query$
@@ -242,3 +242,149 @@ END
 $$;
 COMMENT ON FUNCTION airflow_bp.waiting_summary() IS
 'The tasks of waiting() by reason, most first: how many, how many slots they need, how long the oldest waits, and which one that is.';
+
+-- What one scope counts: tasks by state, slots, the instant since when the oldest is able to start, and transitions per minute
+-- as {arrivals, starts, finishes} over 1, 5 and 15 minutes.
+CREATE TYPE airflow_bp.queue_count AS (
+	scope_name text, "none" bigint, scheduled bigint, queued bigint, running bigint, deferred bigint, up_for_retry bigint,
+	up_for_reschedule bigint, slots_executing bigint, slots_charged bigint, slots_deferred bigint, held bigint,
+	oldest timestamptz, rates_1 float8[], rates_5 float8[], rates_15 float8[]);
+
+CREATE FUNCTION airflow_bp.queue_from_memory(scope text, blocked_dags text[]) RETURNS SETOF airflow_bp.queue_count
+LANGUAGE c STABLE STRICT AS 'MODULE_PATHNAME', 'queue_from_memory';
+COMMENT ON FUNCTION airflow_bp.queue_from_memory(text, text[]) IS
+'Counts of a scope from shared memory; no rows when the counters there cannot answer. Tasks of blocked DAGs are not able to start.';
+
+CREATE FUNCTION airflow_bp.queue_from_tables(scope text, blocked_dags text[]) RETURNS SETOF airflow_bp.queue_count
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $body$
+BEGIN
+	RETURN QUERY EXECUTE format($query$
+WITH t AS MATERIALIZED (
+	SELECT * FROM %1$s t
+	WHERE state IS NULL OR state IN ('scheduled', 'queued', 'running', 'restarting', 'deferred', 'up_for_retry',
+		'up_for_reschedule', 'awaiting_input')
+), n AS (
+	SELECT dag_id, pool, queue, airflow_bp.tenant_of(dag_id, pool, queue) AS tenant
+	FROM (SELECT DISTINCT dag_id, pool, queue FROM t WHERE $1 = 'tenant') d
+)
+SELECT CASE $1 WHEN 'pool' THEN t.pool WHEN 'queue' THEN coalesce(t.queue, '(default)')
+		WHEN 'executor' THEN coalesce(t.executor, '(default)') WHEN 'tenant' THEN n.tenant WHEN 'dag' THEN t.dag_id
+		WHEN 'state' THEN coalesce(t.state, 'none') ELSE $1 END,
+	count(*) FILTER (WHERE t.state IS NULL), count(*) FILTER (WHERE t.state = 'scheduled'),
+	count(*) FILTER (WHERE t.state = 'queued'), count(*) FILTER (WHERE t.state IN ('running', 'restarting')),
+	count(*) FILTER (WHERE t.state IN ('deferred', 'awaiting_input')), count(*) FILTER (WHERE t.state = 'up_for_retry'),
+	count(*) FILTER (WHERE t.state = 'up_for_reschedule'),
+	coalesce(sum(pool_slots) FILTER (WHERE t.state IN ('running', 'queued')), 0),
+	coalesce(sum(pool_slots) FILTER (WHERE t.state IN ('scheduled', 'queued', 'running', 'restarting')), 0),
+	coalesce(sum(pool_slots) FILTER (WHERE t.state = 'deferred'), 0),
+	CASE WHEN current_setting('airflow_bp.max_held', true) IS NOT NULL AND NOT pg_is_in_recovery() THEN count(h.ti_id) END,
+	least(min(t.scheduled_dttm) FILTER (WHERE t.state IN ('scheduled', 'queued') AND t.dag_id <> ALL ($2)), min(h.first_asked)),
+	NULL::float8[], NULL::float8[], NULL::float8[]
+FROM t
+LEFT JOIN n ON n.dag_id = t.dag_id AND n.pool = t.pool AND n.queue IS NOT DISTINCT FROM t.queue
+LEFT JOIN airflow_bp.held() h ON h.ti_id = t.id AND NOT h.granted
+	AND (t.state IS NULL OR t.state IN ('up_for_retry', 'up_for_reschedule'))
+GROUP BY 1$query$,
+		airflow_bp.airflow_relation(airflow_bp.airflow_schema_name(), 'task_instance', 'id uuid', 'dag_id text', 'state text',
+			'pool text', 'pool_slots int', 'queue text', 'executor text', 'scheduled_dttm timestamptz'))
+	USING scope, blocked_dags;
+END
+$body$;
+COMMENT ON FUNCTION airflow_bp.queue_from_tables(text, text[]) IS
+'Counts of a scope by SQL. Rates are NULL; held is NULL where shared memory cannot tell.';
+
+CREATE FUNCTION airflow_bp.queue_counts(scope text) RETURNS SETOF airflow_bp.queue_count
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+	blocked text[];
+BEGIN
+	IF scope IS NULL OR scope NOT IN ('deployment', 'pool', 'queue', 'executor', 'tenant', 'dag', 'state') THEN
+		RAISE EXCEPTION USING ERRCODE = 'BP001', MESSAGE = format('unknown scope "%s"', scope),
+			HINT = 'Use deployment, pool, queue, executor, tenant, dag or state.';
+	END IF;
+	EXECUTE format('SELECT coalesce(array_agg(dag_id), %L) FROM %s d WHERE is_paused OR is_stale', '{}',
+		airflow_bp.airflow_relation(airflow_bp.airflow_schema_name(), 'dag', 'dag_id text', 'is_paused bool', 'is_stale bool'))
+	INTO blocked;
+	RETURN QUERY SELECT * FROM airflow_bp.queue_from_memory(scope, blocked);
+	IF NOT FOUND THEN
+		RETURN QUERY SELECT * FROM airflow_bp.queue_from_tables(scope, blocked);
+	END IF;
+END
+$$;
+
+CREATE FUNCTION airflow_bp.queue_limits(scope text) RETURNS TABLE (name text, slots bigint, count_deferred boolean)
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+	IF scope = 'pool' THEN
+		RETURN QUERY EXECUTE format('SELECT pool, nullif(slots, -1)::bigint, include_deferred FROM %s p',
+			airflow_bp.airflow_relation(airflow_bp.airflow_schema_name(), 'slot_pool', 'pool text', 'slots int', 'include_deferred bool'));
+	ELSIF scope = 'tenant' THEN
+		RETURN QUERY SELECT t.name, t.nominal::bigint, t.count_deferred FROM airflow_bp.tenant t;
+	ELSIF scope = 'deployment' THEN
+		RETURN QUERY SELECT 'deployment', NULL::bigint, false;
+	END IF;
+END
+$$;
+COMMENT ON FUNCTION airflow_bp.queue_limits(text) IS 'Names of a scope that are shown also when idle, with their slots (NULL: unlimited).';
+
+CREATE FUNCTION airflow_bp.queue(scope text) RETURNS TABLE (
+	scope_name text, waiting bigint, held bigint, "none" bigint, scheduled bigint, queued bigint, running bigint, deferred bigint,
+	up_for_retry bigint, up_for_reschedule bigint, slots_used bigint, slots_total bigint, oldest_claimable interval,
+	arrivals_per_min float8, starts_per_min float8, finishes_per_min float8, growth_per_min float8, clears_in interval)
+LANGUAGE sql STABLE SECURITY DEFINER ROWS 100 SET search_path = pg_catalog, pg_temp AS $$
+	WITH q AS MATERIALIZED (
+		SELECT * FROM airflow_bp.queue_counts($1)
+	), known AS (
+		SELECT CASE WHEN bool_or(q.held IS NOT NULL) THEN 0 END AS held,
+			CASE WHEN bool_or(q.rates_5 IS NOT NULL) THEN '{0, 0, 0}'::float8[] END AS rates FROM q
+	), c AS (
+		SELECT coalesce(q.scope_name, l.name) AS scope_name,
+			coalesce(q."none" + q.scheduled + q.queued + q.deferred + q.up_for_retry + q.up_for_reschedule, 0) AS waiting,
+			coalesce(q.held, known.held) AS held, q."none", q.scheduled, q.queued, q.running, q.deferred, q.up_for_retry,
+			q.up_for_reschedule, CASE WHEN $1 = 'pool' THEN q.slots_executing ELSE q.slots_charged END
+				+ CASE WHEN l.count_deferred THEN q.slots_deferred ELSE 0 END AS slots_used,
+			l.slots AS slots_total, q.oldest, coalesce(q.rates_5, known.rates) AS rates
+		FROM q FULL JOIN airflow_bp.queue_limits($1) l ON l.name = q.scope_name CROSS JOIN known
+	)
+	SELECT c.scope_name, c.waiting, c.held, coalesce(c."none", 0), coalesce(c.scheduled, 0), coalesce(c.queued, 0),
+		coalesce(c.running, 0), coalesce(c.deferred, 0), coalesce(c.up_for_retry, 0), coalesce(c.up_for_reschedule, 0),
+		coalesce(c.slots_used, 0), c.slots_total, greatest(airflow_bp.data_time(), c.oldest) - c.oldest,
+		c.rates[1], c.rates[2], c.rates[3], c.rates[1] - c.rates[3],
+		CASE WHEN c.rates IS NULL THEN NULL WHEN c.waiting = 0 THEN interval '0'
+			WHEN c.rates[3] > c.rates[1] THEN make_interval(secs => c.waiting * 60 / (c.rates[3] - c.rates[1])) END
+	FROM c
+$$;
+COMMENT ON FUNCTION airflow_bp.queue(text) IS
+'Depth, age and speed by scope: deployment, pool, queue, executor, tenant, dag or state; BP001 for another. From counters in shared memory when they are ready, which follow commits; else by SQL, with rates NULL.
+waiting: rows of waiting(). deferred: with awaiting_input. running: with restarting. slots_used: of a pool as Airflow counts them, else the slots in scheduled, queued, running and restarting, for a tenant that counts deferred tasks also those. slots_total: of a pool, or nominal of a tenant; NULL when unlimited or without meaning.
+oldest_claimable: longest time that a scheduled, queued or held task, of a DAG not paused or stale, has been able to start.
+Rates per minute over 5 minutes: arrivals are tasks made or cleared, starts enter running, finishes enter a finished state. growth_per_min: arrivals less finishes. clears_in: waiting over shrinkage; NULL when it grows or stands still.';
+
+CREATE VIEW airflow_bp.queue_by_deployment AS SELECT * FROM airflow_bp.queue('deployment');
+CREATE VIEW airflow_bp.queue_by_pool AS SELECT * FROM airflow_bp.queue('pool');
+CREATE VIEW airflow_bp.queue_by_queue AS SELECT * FROM airflow_bp.queue('queue');
+CREATE VIEW airflow_bp.queue_by_executor AS SELECT * FROM airflow_bp.queue('executor');
+CREATE VIEW airflow_bp.queue_by_tenant AS SELECT * FROM airflow_bp.queue('tenant');
+CREATE VIEW airflow_bp.queue_by_dag AS SELECT * FROM airflow_bp.queue('dag');
+CREATE VIEW airflow_bp.queue_by_state AS SELECT * FROM airflow_bp.queue('state');
+COMMENT ON VIEW airflow_bp.queue_by_deployment IS 'queue(''deployment'')';
+COMMENT ON VIEW airflow_bp.queue_by_pool IS 'queue(''pool'')';
+COMMENT ON VIEW airflow_bp.queue_by_queue IS 'queue(''queue'')';
+COMMENT ON VIEW airflow_bp.queue_by_executor IS 'queue(''executor'')';
+COMMENT ON VIEW airflow_bp.queue_by_tenant IS 'queue(''tenant'')';
+COMMENT ON VIEW airflow_bp.queue_by_dag IS 'queue(''dag'')';
+COMMENT ON VIEW airflow_bp.queue_by_state IS 'queue(''state'')';
+
+CREATE FUNCTION airflow_bp.queue_rates(scope text) RETURNS TABLE (
+	scope_name text, minutes int, arrivals_per_min float8, starts_per_min float8, finishes_per_min float8, growth_per_min float8)
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+	SELECT q.scope_name, r.minutes, r.rates[1], r.rates[2], r.rates[3], r.rates[1] - r.rates[3]
+	FROM airflow_bp.queue_counts($1) q
+	CROSS JOIN LATERAL (VALUES (1, q.rates_1), (5, q.rates_5), (15, q.rates_15)) r (minutes, rates)
+$$;
+COMMENT ON FUNCTION airflow_bp.queue_rates(text) IS
+'Transitions per minute over 1, 5 and 15 minutes, three rows for each name of the scope; NULL while the counters are not ready. See queue().';
+
+-- Definers show all of Airflow's queue, so only those may call them to whom grant_reader() gives it.
+REVOKE EXECUTE ON FUNCTION airflow_bp.waiting(), airflow_bp.waiting_summary(), airflow_bp.queue(text), airflow_bp.queue_rates(text)
+	FROM PUBLIC;

@@ -113,10 +113,11 @@ sha1_modulo(const StringInfo text, uint32 divisor)
 static int
 backoff_seconds(FunctionCallInfo fcinfo, double delay, double multiplier, int try_number)
 {
-	double		least = Max(ceil(delay * pow(multiplier, try_number - 1)), 1);
+	double		factor = pow(multiplier, try_number - 1);
+	double		least = Max(ceil(delay * factor), 1);
 	StringInfoData name;
 
-	if (!(least < MAX_TASK_RETRY_DELAY))
+	if (isinf(factor) || !(least < MAX_TASK_RETRY_DELAY))
 		return MAX_TASK_RETRY_DELAY;
 	initStringInfo(&name);
 	appendStringInfo(&name, "%s#%s#", text_to_cstring(PG_GETARG_TEXT_PP(0)),
