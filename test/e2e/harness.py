@@ -409,13 +409,12 @@ class Airflow:
         return self.run_state(dag_id, run_id)
 
     def seconds(self, dag_id, run_id):
-        """From the request to the end of a run."""
-        return float(
-            self.pg.value(
-                "SELECT extract(epoch FROM end_date - queued_at) FROM dag_run WHERE dag_id = %s AND run_id = %s",
-                dag_id,
-                run_id,
-            )
+        """From the request to the end of a run, or till now."""
+        return self.pg.value(
+            "SELECT extract(epoch FROM coalesce(end_date, clock_timestamp()) - queued_at)::float8"
+            " FROM dag_run WHERE dag_id = %s AND run_id = %s",
+            dag_id,
+            run_id,
         )
 
     def tasks(self, dag_like, *states):

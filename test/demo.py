@@ -1,0 +1,130 @@
+"""The demo: a real Airflow with two schedulers and two tenants, one of which floods it. Under three minutes."""
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+from statistics import mean
+
+sys.dont_write_bytecode = True
+sys.path.insert(0, str(Path(__file__).resolve().parent / "e2e"))
+
+import harness
+import scenes
+
+RUNS = 300
+PATIENCE = 110  # seconds for the chain without us
+began = time.monotonic()
+
+
+def say(text):
+    print(f"[{time.monotonic() - began:4.0f} s] {text}", flush=True)
+
+
+def sql(pg, statement):
+    """Print a statement and what psql answers."""
+    print(f"\nairflow=# {statement};", flush=True)
+    psql = [harness.pg_bin("psql"), "-X", "-q", "-P", "pager=off", "-v", "ON_ERROR_STOP=1", "-d", pg.dsn()]
+    subprocess.run([*psql, "-c", "SET IntervalStyle = 'postgres'", "-c", statement], check=True)
+
+
+def prepare(directory):
+    say("starting PostgreSQL, airflow db migrate")
+    pg = harness.Postgres(directory)
+    pg.start(shared_preload_libraries="airflow_bp", airflow_bp__database="airflow", airflow_bp__parking="on")
+    connection = pg.connect("postgres")
+    connection.cursor().execute("CREATE DATABASE airflow")
+    connection.close()
+    airflow = harness.Airflow(directory, pg)
+    airflow.cli("db", "migrate")
+    say("starting Airflow 3.3.2: API server, DAG processor, two schedulers")
+    airflow.start("api-server", "dag-processor", "scheduler", "scheduler-2").wait_ready()
+    dags = "SELECT count(*) FROM serialized_dag WHERE dag_id IN ('chain', 'flood_pool')"
+    airflow.wait(lambda: pg.value(dags) == 2, 60, "the DAGs to be parsed")
+    airflow.pool("narrow", 6)
+    return airflow
+
+
+def alone(airflow):
+    say("tenant reports runs its DAG, a chain of 6 tasks, alone")
+    scenes.chain(airflow)  # the first run fills caches
+    return mean(scenes.chain(airflow) for _ in range(2))
+
+
+def with_us(airflow):
+    pg = airflow.pg
+    say("the extension comes in: tenant flood may have 3 slots")
+    sql(pg, "CREATE EXTENSION airflow_bp")
+    sql(pg, "SELECT airflow_bp.enable('enforce')")
+    sql(pg, "SELECT airflow_bp.set_tenant('flood', 3), airflow_bp.add_tenant_rule('flood', 'dag_id', 'flood*')")
+    sql(pg, "SELECT airflow_bp.set_tenant('reports', 20), airflow_bp.add_tenant_rule('reports', 'dag_id', 'chain')")
+    scenes.limit(airflow, 3)
+    with harness.Sampler(pg, scenes.USAGE, "flood%") as usage:
+        say(f"the flood: {RUNS} runs, each with a task of 8 s in a pool of 6 slots")
+        airflow.trigger_many("flood_pool", RUNS, seconds=8)
+        airflow.wait(lambda: pg.value("SELECT count(*) FROM airflow_bp.held()") > RUNS * 0.9, 60, "the flood")
+        say("the same chain in the flood")
+        seconds = mean(scenes.chain(airflow) for _ in range(2))
+        say("how deep and how old is the queue?")
+        columns = "scope_name, waiting, held, scheduled, running, slots_used, date_trunc('second', oldest_claimable) AS oldest"
+        rates = "round(arrivals_per_min) AS arrivals, round(starts_per_min) AS starts, date_trunc('second', clears_in) AS clears_in"
+        sql(pg, f"SELECT {columns}, {rates}\nFROM airflow_bp.queue('tenant')")
+        sql(pg, f"SELECT {columns}, slots_total FROM airflow_bp.queue('pool')")
+        say("why does each task wait?")
+        sql(pg, "SELECT reason, tasks, slots, date_trunc('second', oldest) AS oldest FROM airflow_bp.waiting_summary()")
+        sql(
+            pg,
+            "SELECT dag_id, task_id, tenant, reason, detail, date_trunc('second', claimable_age) AS age\n"
+            "FROM airflow_bp.waiting() ORDER BY claimable_age DESC LIMIT 3",
+        )
+        sql(pg, "SELECT name, nominal, usage, held, admitted_total FROM airflow_bp.tenants()")
+        sql(pg, "SELECT mode, airflow_version, held, parked_runs, drift_slots, fail_open_total FROM airflow_bp.status()")
+    say(f"slots of the flood, read {len(usage.samples)} times, {usage.rate():.0f} a second: at most {usage.maximum()}")
+    return seconds, usage.maximum()
+
+
+def without_us(airflow):
+    pg = airflow.pg
+    say("the extension goes out; the flood is left to its pool")
+    sql(pg, "SELECT airflow_bp.disable()")
+    airflow.wait(lambda: airflow.tasks("flood_pool", "none") == 0, 60, "the flood to wait for its pool")
+    sql(pg, "SELECT reason, tasks, slots, date_trunc('second', oldest) AS oldest FROM airflow_bp.waiting_summary()")
+    say("the same chain in the same flood; this is the long one")
+    run_id = airflow.trigger("chain")
+    done = "SELECT count(*) FROM task_instance WHERE dag_id = 'chain' AND run_id = %s AND state = 'success'"
+    for task in range(1, 7):
+        left = PATIENCE - airflow.seconds("chain", run_id)
+        try:
+            airflow.wait(lambda: pg.value(done, run_id) >= task, left, "the chain")
+        except TimeoutError:
+            return f"> {PATIENCE}"
+        say(f"task {task} of 6 ended")
+    airflow.wait_run("chain", run_id)
+    return f"{airflow.seconds('chain', run_id):.1f}"
+
+
+def main():
+    harness.leave_nothing_behind()
+    directory = harness.scratch()
+    try:
+        airflow = prepare(directory)
+        first = alone(airflow)
+        second, most = with_us(airflow)
+        third = without_us(airflow)
+    except BaseException as error:
+        say(f"stopped: {error!r}; logs are kept in {directory}")
+        raise SystemExit(1) from None
+    print(f"""
+seconds that the 6-task chain of tenant reports takes
+  alone                                         {first:6.1f}
+  in the flood of {RUNS} runs without airflow_bp    {third:>6}
+  in the flood of {RUNS} runs with airflow_bp       {second:6.1f}
+the flood had a limit of 3 slots and never more than {most}
+""")
+    say("done; where to look next: README.md, and \\dx+ airflow_bp in psql")
+    harness.kill_all()
+    harness.discard(directory)
+
+
+if __name__ == "__main__":
+    main()
