@@ -5,14 +5,39 @@ PGFILEDESC = "airflow_bp - queue analysis and admission control for Apache Airfl
 
 # C files in alphabetical order.
 OBJS = \
+	src/account.o \
 	src/admit.o \
 	src/age.o \
 	src/airflow_bp.o \
-	src/state.o
+	src/catalog.o \
+	src/gate.o \
+	src/guc.o \
+	src/log.o \
+	src/park.o \
+	src/pending.o \
+	src/policy.o \
+	src/queue.o \
+	src/recount.o \
+	src/serialized.o \
+	src/shmem.o \
+	src/show.o \
+	src/spi.o \
+	src/state.o \
+	src/tick.o \
+	src/worker.o
 
 # The install script is these files in this order.
 SQL_PARTS = \
-	src/schema.sql
+	src/schema.sql \
+	src/floor.api.sql \
+	src/policy.tables.sql \
+	src/log.tables.sql \
+	src/catalog.api.sql \
+	src/policy.api.sql \
+	src/gate.api.sql \
+	src/park.api.sql \
+	src/worker.api.sql \
+	src/queue.api.sql
 
 DATA = $(wildcard updates/*.sql)
 DATA_built = $(EXTENSION)--$(EXTVERSION).sql

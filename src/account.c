@@ -1,0 +1,379 @@
+/*
+ * account.c - counters of tasks and slots in shared memory.
+ *
+ * Locks: see account.h.
+ */
+#include "compat.h"
+
+#include "access/transam.h"
+#include "mb/pg_wchar.h"
+#include "storage/shmem.h"
+#include "utils/hsearch.h"
+#include "utils/timestamp.h"
+
+#include "account.h"
+#include "guc.h"
+
+static HTAB *names;
+static HTAB *classes;
+static TenantState *tenants;
+
+/* Pools, queues and executors come on top of the DAGs. */
+static long
+max_names(void)
+{
+	return guc_max_dags + guc_max_dags / 10 + 256;
+}
+
+int
+account_max_classes(void)
+{
+	return guc_max_dags + guc_max_dags / 2;
+}
+
+/* Each database has a default tenant besides those that are named. */
+int
+account_max_tenants(void)
+{
+	return guc_max_tenants + MAX_DATABASES;
+}
+
+Size
+account_shmem_size(void)
+{
+	Size		size = hash_estimate_size(max_names(), sizeof(NameEntry));
+
+	size = add_size(size, hash_estimate_size(account_max_classes(), sizeof(ClassEntry)));
+	return add_size(size, mul_size(account_max_tenants(), sizeof(TenantState)));
+}
+
+static HTAB *
+make_table(const char *name, long size, Size entry)
+{
+	HASHCTL		info = {
+		.keysize = sizeof(Key),
+		.entrysize = entry,
+		.hash = key_hash
+	};
+
+	return ShmemInitHash(name, size, size, &info,
+						 HASH_ELEM | HASH_FUNCTION | HASH_FIXED_SIZE);
+}
+
+void
+account_shmem_startup(void)
+{
+	Size		size = mul_size(account_max_tenants(), sizeof(TenantState));
+	bool		found;
+
+	names = make_table("airflow_bp names", max_names(), sizeof(NameEntry));
+	classes = make_table("airflow_bp classes", account_max_classes(), sizeof(ClassEntry));
+	tenants = ShmemInitStruct("airflow_bp tenants", size, &found);
+	if (!found)
+		memset(tenants, 0, size);
+}
+
+TenantState *
+account_tenant(int tenant)
+{
+	return tenant == NO_TENANT ? NULL : &tenants[tenant];
+}
+
+/* Index of a tenant of this database; NO_TENANT when absent or the array is full. */
+int
+account_find_tenant(DbState *db, const char *name, bool create)
+{
+	int			unused = NO_TENANT;
+
+	for (int i = 0; i < account_max_tenants(); i++)
+	{
+		if (tenants[i].db == db->db && strcmp(tenants[i].name, name) == 0)
+			return i;
+		if (tenants[i].db == InvalidOid && unused == NO_TENANT)
+			unused = i;
+	}
+	if (create && unused != NO_TENANT)
+	{
+		memset(&tenants[unused], 0, sizeof(TenantState));
+		tenants[unused].db = db->db;
+		tenants[unused].quota.nominal = NO_LIMIT;
+		strlcpy(tenants[unused].name, name, TENANT_NAME_BYTES);
+		return unused;
+	}
+	return NO_TENANT;
+}
+
+static NameEntry *
+name_intern(DbState *db, NameKind kind, Str text)
+{
+	Key			key = key_of(KEY_NAME + 16 * kind, &text, 1);
+	bool		found;
+	NameEntry  *entry = hash_search(names, &key, HASH_ENTER_NULL, &found);
+
+	if (entry == NULL || found)
+		return entry;
+	entry->db = db->db;
+	entry->refs = 0;
+	entry->len = text.len;
+	if (text.len >= NAME_BYTES)
+		entry->len = pg_mbcliplen(text.data, text.len, NAME_BYTES - 1);
+	memcpy(entry->name, text.data, Max(entry->len, 0));
+	entry->name[Max(entry->len, 0)] = '\0';
+	return entry;
+}
+
+static void
+name_release(NameEntry *entry)
+{
+	if (entry != NULL && entry->refs <= 0)
+		hash_search(names, &entry->key, HASH_REMOVE, NULL);
+}
+
+/* Fill in a new class; false when there is no room for its names. */
+static bool
+class_init(DbState *db, ClassEntry *class, const Str *strs)
+{
+	bool		complete = true;
+
+	memset((char *) class + sizeof(Key), 0, sizeof(ClassEntry) - sizeof(Key));
+	class->db = db->db;
+	class->tenant = NO_TENANT;
+	class->first_seen = GetCurrentTimestamp();
+	pg_atomic_init_u32(&class->pins, 0);
+	for (int i = 0; i < NUM_NAME_KINDS; i++)
+	{
+		class->names[i] = name_intern(db, i, strs[i]);
+		if (class->names[i] == NULL)
+			complete = false;
+	}
+	for (int i = 0; i < NUM_NAME_KINDS; i++)
+	{
+		if (complete)
+			class->names[i]->refs++;
+		else
+			name_release(class->names[i]);
+	}
+	return complete;
+}
+
+ClassEntry *
+account_class_by_key(const Key *key)
+{
+	return hash_search(classes, key, HASH_FIND, NULL);
+}
+
+/* Class of these names; NULL when absent, or when there is no room for it. */
+ClassEntry *
+account_class_by_names(DbState *db, const Str *strs, bool create)
+{
+	Key			key = key_of(KEY_CLASS, strs, NUM_NAME_KINDS);
+	bool		found;
+	ClassEntry *class = hash_search(classes, &key, create ? HASH_ENTER_NULL : HASH_FIND,
+									&found);
+
+	if (class == NULL || found)
+		return class;
+	if (!class_init(db, class, strs))
+	{
+		hash_search(classes, &key, HASH_REMOVE, NULL);
+		return NULL;
+	}
+	db->unresolved++;
+	return class;
+}
+
+/* Class of these names, made when absent and pinned; NULL when there is no room. */
+ClassEntry *
+account_pin(DbState *db, const Str *strs)
+{
+	ClassEntry *class;
+
+	LWLockAcquire(shmem->lock, LW_SHARED);
+	class = account_class_by_names(db, strs, false);
+	if (class == NULL)
+	{
+		LWLockRelease(shmem->lock);
+		LWLockAcquire(shmem->lock, LW_EXCLUSIVE);
+		class = account_class_by_names(db, strs, true);
+	}
+	if (class != NULL)
+		pg_atomic_fetch_add_u32(&class->pins, 1);
+	LWLockRelease(shmem->lock);
+	return class;
+}
+
+/* Did the recount see the effects of this transaction? */
+bool
+account_seen(const SeenXids *seen, TransactionId xid)
+{
+	if (!TransactionIdIsValid(xid) || TransactionIdPrecedes(xid, seen->xmin))
+		return true;
+	if (TransactionIdFollowsOrEquals(xid, seen->xmax))
+		return false;
+	for (int i = 0; i < seen->count; i++)
+	{
+		if (seen->xip[i] == xid)
+			return false;
+	}
+	return true;
+}
+
+static void
+counts_add(Counts *to, const Counts *delta)
+{
+	for (int i = 0; i < NUM_UNFINISHED; i++)
+	{
+		to->tasks[i] += delta->tasks[i];
+		to->slots[i] += delta->slots[i];
+	}
+}
+
+/* Slots that count against the tenant. */
+int64
+account_charged(const Counts *counts, bool count_deferred)
+{
+	int64		sum = 0;
+
+	for (int i = 0; i < NUM_UNFINISHED; i++)
+	{
+		if (task_state_charged(i, count_deferred))
+			sum += counts->slots[i];
+	}
+	return sum;
+}
+
+static void
+rates_add(ClassEntry *class, const uint32 *n, TimestampTz now)
+{
+	uint32		minute = (uint32) (now / USECS_PER_MINUTE);
+	RateMinute *slot = &class->rates[minute % RATE_MINUTES];
+
+	if (slot->minute != minute)
+		*slot = (RateMinute) {.minute = minute};
+	for (int i = 0; i < NUM_RATES; i++)
+		slot->n[i] += n[i];
+}
+
+static void
+apply_claims(ClassEntry *class, const ClassDelta *delta, TimestampTz now)
+{
+	if (class->live.tasks[TASK_SCHEDULED] + class->live.tasks[TASK_QUEUED] <= 0)
+		age_reset(&class->ages);
+	else if (delta->claims > 0)
+		age_add(&class->ages, delta->claim_from, delta->claim_to, delta->claims, now);
+}
+
+/* A task that was able to start has started or gone. */
+void
+account_claim_removed(ClassEntry *class, TimestampTz at)
+{
+	age_remove(&class->ages, at, 1);
+}
+
+/* Apply what a committed transaction did to one class; true when a held task may go. */
+bool
+account_apply(DbState *db, const ClassDelta *delta, bool seen, TimestampTz now)
+{
+	ClassEntry *class = delta->class;
+	TenantState *charged = account_tenant(delta->tenant);
+	TenantState *tenant = account_tenant(class->tenant);
+	int64		change = 0;
+
+	counts_add(&class->live, &delta->counts);
+	if (db->seen.active && !seen)
+		counts_add(&class->since, &delta->counts);
+	rates_add(class, delta->rates, now);
+	apply_claims(class, delta, now);
+	if (charged != NULL)
+		charged->quota.reserved -= delta->reserved;
+	if (tenant != NULL)
+	{
+		change = account_charged(&delta->counts, tenant->count_deferred);
+		tenant->quota.committed += change;
+	}
+	return change < 0 && tenant->waiting > 0;
+}
+
+void
+account_each_class(DbState *db, ClassVisitor visit, void *arg)
+{
+	HASH_SEQ_STATUS scan;
+	ClassEntry *class;
+
+	hash_seq_init(&scan, classes);
+	while ((class = hash_seq_search(&scan)) != NULL)
+	{
+		if (class->db == db->db)
+			visit(class, arg);
+	}
+}
+
+static void
+charge_class(ClassEntry *class, void *arg)
+{
+	DbState    *db = arg;
+	TenantState *tenant = account_tenant(class->tenant);
+
+	if (tenant == NULL)
+		db->unresolved++;
+	else
+		tenant->quota.committed += account_charged(&class->live, tenant->count_deferred);
+}
+
+/* Sum the usage of all tenants again from their classes. */
+void
+account_charge_all(DbState *db)
+{
+	for (int i = 0; i < account_max_tenants(); i++)
+	{
+		if (tenants[i].db == db->db)
+			tenants[i].quota.committed = 0;
+	}
+	db->unresolved = 0;
+	account_each_class(db, charge_class, db);
+}
+
+static bool
+class_idle(const ClassEntry *class)
+{
+	uint32		minute = (uint32) (GetCurrentTimestamp() / USECS_PER_MINUTE);
+
+	for (int i = 0; i < NUM_UNFINISHED; i++)
+	{
+		if (class->live.tasks[i] != 0 || class->since.tasks[i] != 0)
+			return false;
+	}
+	for (int i = 0; i < RATE_MINUTES; i++)
+	{
+		if (class->rates[i].minute + RATE_MINUTES > minute)
+			return false;
+	}
+	return true;
+}
+
+static void
+prune_class(ClassEntry *class, void *arg)
+{
+	DbState    *db = arg;
+
+	if (pg_atomic_read_u32(&class->pins) > 0 || !class_idle(class))
+		return;
+	for (int i = 0; i < NUM_NAME_KINDS; i++)
+	{
+		class->names[i]->refs--;
+		name_release(class->names[i]);
+	}
+	if (class->tenant == NO_TENANT)
+		db->unresolved--;
+	hash_search(classes, &class->key, HASH_REMOVE, NULL);
+	db->generation++;
+}
+
+/* Forget idle classes when the table is four fifths full. */
+void
+account_prune(DbState *db)
+{
+	if (hash_get_num_entries(classes) * 5 > account_max_classes() * 4 ||
+		hash_get_num_entries(names) * 5 > max_names() * 4)
+		account_each_class(db, prune_class, db);
+}

@@ -1,0 +1,19 @@
+/*
+ * compat.h - the only place that looks at the server's version.
+ *
+ * Wrappers carry the newest server's signature.
+ */
+#ifndef AIRFLOW_BP_COMPAT_H
+#define AIRFLOW_BP_COMPAT_H
+
+#include "postgres.h"
+
+#if PG_VERSION_NUM < 150000
+#error "airflow_bp needs PostgreSQL 15 or later"
+#endif
+
+#include "miscadmin.h"
+
+/* PostgreSQL 17 made MyBackendType visible to all and renamed nothing we use. */
+
+#endif							/* AIRFLOW_BP_COMPAT_H */

@@ -1,0 +1,43 @@
+-- The triggers, the tasks they hold, and the tenants.
+
+CREATE FUNCTION airflow_bp.gate() RETURNS trigger
+LANGUAGE c AS 'MODULE_PATHNAME', 'airflow_bp_gate';
+COMMENT ON FUNCTION airflow_bp.gate() IS 'BEFORE UPDATE row trigger on task_instance, made by enable(): holds asks and follows changes of state.';
+
+CREATE FUNCTION airflow_bp.count() RETURNS trigger
+LANGUAGE c AS 'MODULE_PATHNAME', 'airflow_bp_count';
+COMMENT ON FUNCTION airflow_bp.count() IS 'AFTER INSERT OR DELETE row trigger and AFTER TRUNCATE statement trigger on task_instance, made by enable(): counts.';
+
+CREATE FUNCTION airflow_bp.held_entries() RETURNS TABLE (ti_id uuid, dag_id text, tenant text, slots int, priority int,
+	first_asked timestamptz, last_asked timestamptz, asks bigint, reason text, granted boolean, run_parked boolean)
+LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'airflow_bp_held_entries';
+COMMENT ON FUNCTION airflow_bp.held_entries() IS 'The held table in shared memory, without the names of the tasks; no rows without it.';
+
+CREATE FUNCTION airflow_bp.held() RETURNS TABLE (ti_id uuid, dag_id text, run_id text, task_id text, map_index int, tenant text,
+	slots int, priority int, first_asked timestamptz, last_asked timestamptz, asks bigint, reason text, granted boolean, run_parked boolean)
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $body$
+BEGIN
+	RETURN QUERY EXECUTE format('SELECT h.ti_id, h.dag_id, t.run_id::text, t.task_id::text, t.map_index, h.tenant, h.slots,
+		h.priority, h.first_asked, h.last_asked, h.asks, h.reason, h.granted, h.run_parked
+		FROM airflow_bp.held_entries() h LEFT JOIN %I.task_instance t ON t.id = h.ti_id', airflow_bp.airflow_schema_name());
+END
+$body$;
+COMMENT ON FUNCTION airflow_bp.held() IS
+'Tasks that the scheduler asked for and that were held: slots, times asked, why (held_starting, held_quota, held_order, never_fits), granted: may pass at its next ask, run_parked: its run is out of the examine window. run_id and task_id are NULL for a task that was deleted.';
+
+CREATE FUNCTION airflow_bp.tenant_usage() RETURNS TABLE (name text, nominal bigint, usage bigint, available bigint, held bigint,
+	oldest_held interval, admitted_total bigint, held_total bigint)
+LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'airflow_bp_tenant_usage';
+COMMENT ON FUNCTION airflow_bp.tenant_usage() IS 'Tenants in shared memory, in slots; available NULL: unlimited; no rows while the counters are not ready.';
+
+CREATE FUNCTION airflow_bp.tenants() RETURNS TABLE (name text, cohort text, nominal int, borrowing_limit int, lending_limit int,
+	weight float8, usage bigint, available bigint, borrowed bigint, share float8, held bigint, oldest_held interval, admitted_total bigint)
+LANGUAGE sql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+	SELECT coalesce(t.name, u.name), t.cohort, t.nominal, t.borrowing_limit, t.lending_limit, coalesce(t.weight, 1), u.usage, u.available,
+		CASE WHEN u.name IS NOT NULL THEN 0 END::bigint, CASE WHEN u.name IS NOT NULL THEN 0 END::float8, u.held, u.oldest_held, u.admitted_total
+	FROM airflow_bp.tenant t FULL JOIN airflow_bp.tenant_usage() u ON u.name = t.name
+	ORDER BY 1
+$$;
+COMMENT ON FUNCTION airflow_bp.tenants() IS
+'Tenants with their limits and what they use, in slots. nominal NULL: unlimited. usage counts scheduled, queued, running, restarting (and deferred where counted), open admissions and grants; NULL while the counters are not ready. borrowed and share are 0: there is no borrowing yet.';
+

@@ -1,0 +1,95 @@
+/*
+ * guc.c - settings.
+ */
+#include "compat.h"
+
+#include <limits.h>
+
+#include "utils/guc.h"
+
+#include "guc.h"
+
+char	   *guc_database;
+char	   *guc_airflow_schema;
+int			guc_max_held = DEFAULT_MAX_HELD;
+int			guc_max_tenants = DEFAULT_MAX_TENANTS;
+int			guc_max_dags = DEFAULT_MAX_DAGS;
+int			guc_max_runs = DEFAULT_MAX_RUNS;
+int			guc_startup_hold;
+int			guc_ask_timeout;
+int			guc_grant_timeout;
+int			guc_ready_grace;
+int			guc_park_for;
+int			guc_recount_period;
+int			guc_log_retention_days;
+bool		guc_parking;
+
+static void
+define_capacity(const char *name, const char *what, int *value, int dflt, int most)
+{
+	DefineCustomIntVariable(name, what,
+							"Takes shared memory; a full table admits and is counted in status().",
+							value, dflt, 16, most, PGC_POSTMASTER, 0, NULL, NULL, NULL);
+}
+
+static void
+define_time(const char *name, const char *what, int *value, int dflt, int least)
+{
+	DefineCustomIntVariable(name, what, NULL, value, dflt, least, INT_MAX,
+							PGC_SIGHUP, GUC_UNIT_MS, NULL, NULL, NULL);
+}
+
+/* Settings that size shared memory exist only where it can still be had. */
+static void
+guc_init_preloaded(void)
+{
+	DefineCustomStringVariable("airflow_bp.database",
+							   "Databases that get a background worker, separated by commas.",
+							   NULL, &guc_database, "", PGC_POSTMASTER, GUC_LIST_INPUT,
+							   NULL, NULL, NULL);
+	define_capacity("airflow_bp.max_held", "Held tasks that keep their place in line.",
+					&guc_max_held, DEFAULT_MAX_HELD, 10000000);
+	define_capacity("airflow_bp.max_tenants", "Tenants.",
+					&guc_max_tenants, DEFAULT_MAX_TENANTS, 1000000);
+	define_capacity("airflow_bp.max_dags", "DAGs whose tasks are counted.",
+					&guc_max_dags, DEFAULT_MAX_DAGS, 1000000);
+	define_capacity("airflow_bp.max_runs", "Running DAG runs that may be parked.",
+					&guc_max_runs, DEFAULT_MAX_RUNS, 10000000);
+}
+
+void
+guc_init(bool preloaded)
+{
+	if (preloaded)
+		guc_init_preloaded();
+	DefineCustomStringVariable("airflow_bp.airflow_schema",
+							   "Schema of the Airflow tables; empty: detect.",
+							   NULL, &guc_airflow_schema, "", PGC_SUSET, 0,
+							   NULL, NULL, NULL);
+	define_time("airflow_bp.startup_hold",
+				"How long the gate holds while the counters are not ready.",
+				&guc_startup_hold, 10 * 1000, 0);
+	define_time("airflow_bp.ask_timeout",
+				"A held task that is not asked for again for this long loses its place.",
+				&guc_ask_timeout, 2 * 60 * 1000, 1000);
+	define_time("airflow_bp.grant_timeout",
+				"A grant that is not used for this long returns.",
+				&guc_grant_timeout, 60 * 1000, 1000);
+	define_time("airflow_bp.ready_grace",
+				"A task with nothing in its way is ready for this long, then it waits for the executor.",
+				&guc_ready_grace, 10 * 1000, 0);
+	define_time("airflow_bp.park_for",
+				"Longest time between two looks at a parked run, spread by half either way.",
+				&guc_park_for, 5 * 60 * 1000, 1000);
+	define_time("airflow_bp.recount_period",
+				"Time between two recounts that measure drift.",
+				&guc_recount_period, 60 * 1000, 1000);
+	DefineCustomIntVariable("airflow_bp.log_retention",
+							"Days that rows of the decision log are kept.",
+							NULL, &guc_log_retention_days, 7, 1, 3650, PGC_SIGHUP, 0,
+							NULL, NULL, NULL);
+	DefineCustomBoolVariable("airflow_bp.parking",
+							 "Leave runs at which a look is useless out of the window of the scheduler.",
+							 NULL, &guc_parking, false, PGC_SIGHUP, 0, NULL, NULL, NULL);
+	MarkGUCPrefixReserved("airflow_bp");
+}

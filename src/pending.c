@@ -1,0 +1,393 @@
+/*
+ * pending.c - what the open transaction has done to the counters.
+ *
+ * Locks: takes shmem->lock exclusively at the end of a (sub)transaction, for
+ * gate.c too.  The commit callback runs after the transaction has become
+ * visible; account_seen() relies on that.
+ */
+#include "compat.h"
+
+#include "access/xact.h"
+#include "utils/timestamp.h"
+
+#include "gate.h"
+#include "pending.h"
+
+#define MAX_DELTAS 1024
+#define MAX_CLAIMS_OUT 4096
+
+/* A task that was claimable since this instant and is so no more. */
+typedef struct ClaimOut
+{
+	ClassEntry *class;
+	int			level;
+	TimestampTz at;
+} ClaimOut;
+
+static ClassDelta deltas[MAX_DELTAS];
+static int	ndeltas;
+static ClaimOut claims_out[MAX_CLAIMS_OUT];
+static int	nclaims_out;
+static ClassEntry *pinned[MAX_DELTAS];
+static int	npinned;
+static bool lost;				/* an array was full */
+static int	admitted_level;		/* outermost level of an admission; 0: none */
+static TransactionId top_xid;
+
+/* The class of the last row, with its strings: rows come in runs. */
+static struct
+{
+	ClassEntry *class;
+	int			lens[NUM_NAME_KINDS];
+	char		text[NUM_NAME_KINDS][NAME_BYTES];
+}			memo;
+
+static bool
+memo_matches(const Str *strs)
+{
+	if (memo.class == NULL)
+		return false;
+	for (int i = 0; i < NUM_NAME_KINDS; i++)
+	{
+		if (!str_equal(strs[i], (Str) {memo.text[i], memo.lens[i]}))
+			return false;
+	}
+	return true;
+}
+
+static void
+memo_keep(ClassEntry *class, const Str *strs)
+{
+	memo.class = NULL;
+	for (int i = 0; i < NUM_NAME_KINDS; i++)
+	{
+		if (strs[i].len > NAME_BYTES)
+			return;
+		memo.lens[i] = strs[i].len;
+		memcpy(memo.text[i], strs[i].data, Max(strs[i].len, 0));
+	}
+	memo.class = class;
+}
+
+/* Something could not be kept: have everything counted again. */
+void
+pending_lost(DbState *db)
+{
+	lost = true;
+	pg_atomic_fetch_add_u64(&db->fail_open, 1);
+}
+
+/* Class of a row, pinned until the transaction ends; NULL when there is no room. */
+ClassEntry *
+pending_class(DbState *db, const TaskRow *row)
+{
+	Str			strs[NUM_NAME_KINDS] = {row->dag_id, row->pool, row->queue, row->executor};
+	ClassEntry *class;
+
+	if (memo_matches(strs))
+		return memo.class;
+	class = npinned < MAX_DELTAS ? account_pin(db, strs) : NULL;
+	if (class == NULL)
+	{
+		pending_lost(db);
+		return NULL;
+	}
+	pinned[npinned++] = class;
+	memo_keep(class, strs);
+	return class;
+}
+
+/* Delta of a class at the present level; NULL when there is no room. */
+static ClassDelta *
+delta_of(DbState *db, ClassEntry *class)
+{
+	int			level = GetCurrentTransactionNestLevel();
+
+	for (int i = ndeltas - 1; i >= 0 && deltas[i].level >= level; i--)
+	{
+		if (deltas[i].class == class && deltas[i].level == level)
+			return &deltas[i];
+	}
+	if (ndeltas == MAX_DELTAS)
+	{
+		pending_lost(db);
+		return NULL;
+	}
+	deltas[ndeltas] = (ClassDelta) {.class = class, .level = level, .tenant = NO_TENANT};
+	return &deltas[ndeltas++];
+}
+
+static void
+note_claim_in(ClassDelta *delta, TimestampTz at)
+{
+	if (delta->claims == 0 || at < delta->claim_from)
+		delta->claim_from = at;
+	if (delta->claims == 0 || at > delta->claim_to)
+		delta->claim_to = at;
+	delta->claims++;
+}
+
+static void
+note_claim_out(ClassDelta *delta, TimestampTz at)
+{
+	if (nclaims_out < MAX_CLAIMS_OUT)
+		claims_out[nclaims_out++] = (ClaimOut) {delta->class, delta->level, at};
+}
+
+static void
+note_claims(ClassDelta *from_delta, const TaskRow *from, ClassDelta *to_delta,
+			const TaskRow *to)
+{
+	bool		was = from && task_state_claimable(from->state) && from->scheduled != 0;
+	bool		is = to && task_state_claimable(to->state) && to->scheduled != 0;
+
+	if (was && is && from_delta == to_delta && from->scheduled == to->scheduled)
+		return;
+	if (was && from_delta)
+		note_claim_out(from_delta, from->scheduled);
+	if (is && to_delta)
+		note_claim_in(to_delta, to->scheduled);
+}
+
+static bool
+row_unfinished(const TaskRow *row)
+{
+	return row != NULL && row->state < NUM_UNFINISHED;
+}
+
+static void
+note_rates(ClassDelta *from_delta, const TaskRow *from, ClassDelta *to_delta,
+		   const TaskRow *to)
+{
+	if (row_unfinished(to) && !row_unfinished(from) && to_delta)
+		to_delta->rates[RATE_ARRIVED]++;
+	if (row_unfinished(from) && !row_unfinished(to) && from_delta)
+		from_delta->rates[RATE_FINISHED]++;
+	if (from && to && to->state == TASK_RUNNING && from->state != TASK_RUNNING && to_delta)
+		to_delta->rates[RATE_STARTED]++;
+}
+
+static int64
+charge_of(const TaskRow *row, ClassEntry *class)
+{
+	TenantState *tenant = row && class ? account_tenant(class->tenant) : NULL;
+
+	if (tenant == NULL || !task_state_charged(row->state, tenant->count_deferred))
+		return 0;
+	return row->slots;
+}
+
+/* Keep slots that the open transaction takes from others at once. */
+void
+pending_reserve(DbState *db, ClassEntry *class, int tenant, int64 slots)
+{
+	ClassDelta *delta = delta_of(db, class);
+
+	if (delta == NULL || tenant == NO_TENANT || slots <= 0)
+		return;
+	if (delta->tenant != tenant)
+	{
+		/* the class moved to another tenant meanwhile: the older charge stays */
+		if (delta->tenant != NO_TENANT)
+			return;
+		delta->tenant = tenant;
+	}
+	delta->reserved += slots;
+	account_tenant(tenant)->quota.reserved += slots;
+}
+
+/* Charge a move that did not pass the gate. */
+static void
+charge_move(DbState *db, const TaskRow *from, ClassEntry *from_class,
+			const TaskRow *to, ClassEntry *to_class)
+{
+	int64		before = charge_of(from, from_class);
+	int64		after = charge_of(to, to_class);
+
+	if (before > 0 && from_class->tenant == to_class->tenant)
+		after -= before;
+	if (after <= 0)
+		return;
+	LWLockAcquire(shmem->lock, LW_EXCLUSIVE);
+	pending_reserve(db, to_class, to_class->tenant, after);
+	LWLockRelease(shmem->lock);
+}
+
+/*
+ * A row has gone from one state, class or size to another; NULL: it did not
+ * exist or exists no more.  Classes may be NULL when the row is.
+ */
+void
+pending_move(DbState *db, const TaskRow *from, ClassEntry *from_class,
+			 const TaskRow *to, ClassEntry *to_class)
+{
+	ClassDelta *from_delta = from_class ? delta_of(db, from_class) : NULL;
+	ClassDelta *to_delta = to_class == from_class ? from_delta :
+		to_class ? delta_of(db, to_class) : NULL;
+
+	if (row_unfinished(from) && from_delta)
+	{
+		from_delta->counts.tasks[from->state]--;
+		from_delta->counts.slots[from->state] -= from->slots;
+	}
+	if (row_unfinished(to) && to_delta)
+	{
+		to_delta->counts.tasks[to->state]++;
+		to_delta->counts.slots[to->state] += to->slots;
+	}
+	note_rates(from_delta, from, to_delta, to);
+	note_claims(from_delta, from, to_delta, to);
+	if (to_class && !(from && task_state_may_ask(from->state) && to->state == TASK_SCHEDULED))
+		charge_move(db, from, from_class, to, to_class);
+}
+
+/* An admission is pending: it cannot be prepared. */
+void
+pending_admitted(DbState *db)
+{
+	int			level = GetCurrentTransactionNestLevel();
+
+	if (admitted_level == 0 || level < admitted_level)
+		admitted_level = level;
+}
+
+static void
+pending_reset(void)
+{
+	for (int i = 0; i < npinned; i++)
+		pg_atomic_fetch_sub_u32(&pinned[i]->pins, 1);
+	npinned = ndeltas = nclaims_out = 0;
+	memo.class = NULL;
+	lost = false;
+	admitted_level = 0;
+	top_xid = InvalidTransactionId;
+}
+
+static bool
+pending_idle(void)
+{
+	return npinned == 0 && !lost && gate_idle();
+}
+
+static void
+pending_commit(DbState *db)
+{
+	TimestampTz now = GetCurrentTransactionStopTimestamp();
+	bool		seen;
+	bool		wake;
+
+	LWLockAcquire(shmem->lock, LW_EXCLUSIVE);
+	seen = account_seen(&db->seen, top_xid);
+	wake = gate_commit(db) || db->unresolved > 0;
+	for (int i = 0; i < ndeltas; i++)
+		wake |= account_apply(db, &deltas[i], seen, now);
+	for (int i = 0; i < nclaims_out; i++)
+		account_claim_removed(claims_out[i].class, claims_out[i].at);
+	if (lost)
+		db->recount_wanted = true;
+	LWLockRelease(shmem->lock);
+	pending_reset();
+	if (wake)
+		shmem_wake_worker(db);
+}
+
+/* Give back what was taken at this level and below it. */
+static void
+pending_abort(DbState *db, int level)
+{
+	int			kept = 0;
+
+	LWLockAcquire(shmem->lock, LW_EXCLUSIVE);
+	for (int i = 0; i < ndeltas; i++)
+	{
+		if (deltas[i].level < level)
+			deltas[kept++] = deltas[i];
+		else if (deltas[i].tenant != NO_TENANT)
+			account_tenant(deltas[i].tenant)->quota.reserved -= deltas[i].reserved;
+	}
+	ndeltas = kept;
+	gate_abort(db, level);
+	LWLockRelease(shmem->lock);
+
+	kept = 0;
+	for (int i = 0; i < nclaims_out; i++)
+	{
+		if (claims_out[i].level < level)
+			claims_out[kept++] = claims_out[i];
+	}
+	nclaims_out = kept;
+	if (admitted_level >= level)
+		admitted_level = 0;
+	shmem_wake_worker(db);
+}
+
+/* The transaction goes on without us: a recount must find what it did. */
+static void
+pending_prepare(DbState *db)
+{
+	pending_abort(db, 0);
+	db->prepared = true;
+	pending_reset();
+}
+
+static void
+pending_xact(XactEvent event, void *arg)
+{
+	DbState    *db;
+
+	if (pending_idle() || (db = shmem_db(false)) == NULL)
+		return;
+	switch (event)
+	{
+		case XACT_EVENT_PRE_COMMIT:
+			top_xid = GetTopTransactionIdIfAny();
+			break;
+		case XACT_EVENT_COMMIT:
+			pending_commit(db);
+			break;
+		case XACT_EVENT_ABORT:
+			pending_abort(db, 0);
+			pending_reset();
+			break;
+		case XACT_EVENT_PRE_PREPARE:
+			if (admitted_level > 0)
+				ereport(ERROR,
+						(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+						 errmsg("cannot prepare a transaction in which airflow_bp has admitted a task"),
+						 errhint("Commit the transaction instead.")));
+			break;
+		case XACT_EVENT_PREPARE:
+			pending_prepare(db);
+			break;
+		default:
+			break;
+	}
+}
+
+static void
+pending_subxact(SubXactEvent event, SubTransactionId mine, SubTransactionId parent,
+				void *arg)
+{
+	int			level = GetCurrentTransactionNestLevel();
+	DbState    *db;
+
+	if (pending_idle() || (db = shmem_db(false)) == NULL)
+		return;
+	if (event == SUBXACT_EVENT_ABORT_SUB)
+		pending_abort(db, level);
+	if (event != SUBXACT_EVENT_COMMIT_SUB)
+		return;
+	for (int i = 0; i < ndeltas; i++)
+		deltas[i].level = Min(deltas[i].level, level - 1);
+	for (int i = 0; i < nclaims_out; i++)
+		claims_out[i].level = Min(claims_out[i].level, level - 1);
+	admitted_level = Min(admitted_level, level - 1);
+	gate_subcommit(level);
+}
+
+void
+pending_init(void)
+{
+	RegisterXactCallback(pending_xact, NULL);
+	RegisterSubXactCallback(pending_subxact, NULL);
+}

@@ -1,0 +1,192 @@
+/*
+ * shmem.c - allocation of shared memory, and finding a database in it.
+ */
+#include "compat.h"
+
+#include "access/twophase.h"
+#include "common/hashfn.h"
+#include "storage/ipc.h"
+#include "storage/proc.h"
+#include "storage/shmem.h"
+#include "utils/timestamp.h"
+
+#include "account.h"
+#include "gate.h"
+#include "log.h"
+#include "park.h"
+#include "shmem.h"
+
+ShmemRoot  *shmem = NULL;
+
+static shmem_request_hook_type prev_shmem_request_hook = NULL;
+static shmem_startup_hook_type prev_shmem_startup_hook = NULL;
+
+/* Most transactions that one snapshot can list. */
+static int
+max_xids(void)
+{
+	return MaxBackends + max_prepared_xacts + NUM_AUXILIARY_PROCS + 16;
+}
+
+static Size
+root_size(void)
+{
+	return add_size(MAXALIGN(sizeof(ShmemRoot)),
+					mul_size(MAX_DATABASES, mul_size(max_xids(), sizeof(TransactionId))));
+}
+
+static void
+shmem_request(void)
+{
+	if (prev_shmem_request_hook)
+		prev_shmem_request_hook();
+	RequestAddinShmemSpace(root_size());
+	RequestAddinShmemSpace(account_shmem_size());
+	RequestAddinShmemSpace(gate_shmem_size());
+	RequestAddinShmemSpace(park_shmem_size());
+	RequestAddinShmemSpace(log_shmem_size());
+	RequestNamedLWLockTranche("airflow_bp", 3);
+}
+
+static void
+root_init(ShmemRoot *root)
+{
+	LWLockPadded *locks = GetNamedLWLockTranche("airflow_bp");
+	TransactionId *xip = (TransactionId *) ((char *) root + MAXALIGN(sizeof(ShmemRoot)));
+
+	memset(root, 0, sizeof(ShmemRoot));
+	root->lock = &locks[0].lock;
+	root->park_lock = &locks[1].lock;
+	root->log_lock = &locks[2].lock;
+	root->started = GetCurrentTimestamp();
+	for (int i = 0; i < MAX_DATABASES; i++)
+	{
+		pg_atomic_init_u64(&root->dbs[i].fail_open, 0);
+		root->dbs[i].seen.xip = xip + (Size) i * max_xids();
+	}
+}
+
+static void
+shmem_startup(void)
+{
+	bool		found;
+	ShmemRoot  *root;
+
+	if (prev_shmem_startup_hook)
+		prev_shmem_startup_hook();
+	LWLockAcquire(AddinShmemInitLock, LW_EXCLUSIVE);
+	root = ShmemInitStruct("airflow_bp", root_size(), &found);
+	if (!found)
+		root_init(root);
+	account_shmem_startup();
+	gate_shmem_startup();
+	park_shmem_startup();
+	log_shmem_startup();
+	shmem = root;
+	LWLockRelease(AddinShmemInitLock);
+}
+
+void
+shmem_init(void)
+{
+	prev_shmem_request_hook = shmem_request_hook;
+	shmem_request_hook = shmem_request;
+	prev_shmem_startup_hook = shmem_startup_hook;
+	shmem_startup_hook = shmem_startup;
+}
+
+static void
+db_reset(DbState *state, Oid db)
+{
+	TransactionId *xip = state->seen.xip;
+	uint32		generation = state->generation + 1;
+
+	memset(state, 0, sizeof(DbState));
+	pg_atomic_init_u64(&state->fail_open, 0);
+	state->seen.xip = xip;
+	state->generation = generation;
+	state->since = shmem->started;
+	state->policy_wanted = 1;
+	state->db = db;
+}
+
+/*
+ * State of this database; NULL without shared memory or when all places are
+ * taken.  Places are not freed: the pointer stays good.
+ */
+DbState *
+shmem_db(bool create)
+{
+	static DbState *mine = NULL;
+
+	if (mine != NULL || shmem == NULL)
+		return mine;
+	LWLockAcquire(shmem->lock, create ? LW_EXCLUSIVE : LW_SHARED);
+	for (int i = 0; i < MAX_DATABASES && mine == NULL; i++)
+	{
+		DbState    *state = &shmem->dbs[i];
+
+		if (state->db == InvalidOid && create)
+			db_reset(state, MyDatabaseId);
+		if (state->db == MyDatabaseId)
+			mine = state;
+	}
+	LWLockRelease(shmem->lock);
+	return mine;
+}
+
+/* Does somebody empty the ring of decisions for this database? */
+bool
+shmem_db_has_worker(Oid db)
+{
+	for (int i = 0; i < MAX_DATABASES; i++)
+	{
+		if (shmem->dbs[i].db == db)
+			return shmem->dbs[i].worker_latch != NULL;
+	}
+	return false;
+}
+
+/* Wake the worker of a database; it may be gone, the latch is never freed. */
+void
+shmem_wake_worker(DbState *db)
+{
+	Latch	   *latch = db->worker_latch;
+
+	if (latch != NULL)
+		SetLatch(latch);
+}
+
+/* Key of some strings in this database.  Lengths are part of it. */
+Key
+key_of(int kind, const Str *strs, int nstrs)
+{
+	Key			key = {
+		.high = hash_combine64(MyDatabaseId, kind),
+		.low = hash_combine64(kind, MyDatabaseId)
+	};
+
+	for (int i = 0; i < nstrs; i++)
+	{
+		const unsigned char *data = (const unsigned char *) strs[i].data;
+		int			len = Max(strs[i].len, 0);
+
+		key.high = hash_combine64(key.high, hash_bytes_extended(data, len, strs[i].len));
+		key.low = hash_combine64(key.low, hash_bytes_extended(data, len, ~key.low));
+	}
+	return key;
+}
+
+/* HashValueFunc for tables whose entry starts with a Key. */
+uint32
+key_hash(const void *key, Size size)
+{
+	Assert(size == sizeof(Key));
+	return (uint32) ((const Key *) key)->low;
+}
+
+bool
+str_equal(Str a, Str b)
+{
+	return a.len == b.len && (a.len <= 0 || memcmp(a.data, b.data, a.len) == 0);
+}

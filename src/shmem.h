@@ -1,0 +1,112 @@
+/*
+ * shmem.h - shared memory: what is in it, and the locks over it.
+ *
+ * Everything hangs off one ShmemRoot.  It exists only when the library is
+ * preloaded; else shmem is NULL and every caller must say so or admit.
+ *
+ * Locks, in the order they may be taken together:
+ *	 shmem->lock	counters, names, tenants, held table, databases
+ *	 shmem->park_lock	runs (park.c)
+ *	 shmem->log_lock	ring of decisions (log.c)
+ * All are held for at most some table scans in memory, never across I/O, SPI or
+ * anything that can fail.
+ */
+#ifndef AIRFLOW_BP_SHMEM_H
+#define AIRFLOW_BP_SHMEM_H
+
+#include "datatype/timestamp.h"
+#include "port/atomics.h"
+#include "storage/latch.h"
+#include "storage/lwlock.h"
+#include "utils/snapshot.h"
+
+#include "admit.h"
+
+#define MAX_DATABASES 8
+#define NOTE_BYTES 256
+
+/* 128 bits of hash over a database and some strings; see key_of(). */
+typedef struct Key
+{
+	uint64		high;
+	uint64		low;
+} Key;
+
+/* A piece of text inside a row or a shared name; not terminated. */
+typedef struct Str
+{
+	const char *data;
+	int			len;			/* -1: NULL */
+} Str;
+
+/* Which transactions a recount has seen; see account_recount_*(). */
+typedef struct SeenXids
+{
+	bool		active;
+	TransactionId xmin;
+	TransactionId xmax;
+	int			count;
+	TransactionId *xip;			/* sorted */
+} SeenXids;
+
+/* One database with triggers of ours, or with a worker. */
+typedef struct DbState
+{
+	Oid			db;				/* InvalidOid: free */
+	AdmitMode	mode;
+	bool		may_enforce;	/* alembic head known, columns there */
+	bool		ready;			/* counters are exact */
+	bool		recount_wanted;
+	bool		limited;		/* some tenant has a limit */
+	TimestampTz since;			/* start of the present wait for readiness */
+	TimestampTz counted_since;	/* start of the rates */
+	uint32		generation;		/* changes when a class may have gone */
+	uint64		policy_version; /* compiled */
+	uint64		policy_wanted;	/* committed */
+	Latch	   *worker_latch;
+	pid_t		worker_pid;
+	TimestampTz last_tick;
+	int64		tick_us;
+	int64		drift_slots;
+	TimestampTz drift_at;
+	int64		held;			/* entries of the held table */
+	int64		held_lost;		/* asks held without an entry: table full */
+	int64		unresolved;		/* classes without a tenant */
+	bool		prepared;		/* a prepared transaction took deltas with it */
+	int64		prepared_mark;	/* of the prepared transactions there are */
+	bool		enabled;		/* our triggers are there */
+	bool		head_known;
+	bool		dropping;		/* DROP DATABASE has stopped the worker */
+	TimestampTz last_full;		/* last whole turn */
+	TimestampTz last_recount;
+	TimestampTz last_purge;
+	int64		recount_us;
+	char		note[NOTE_BYTES];	/* last error of the worker */
+	SeenXids	seen;
+	pg_atomic_uint64 fail_open;
+} DbState;
+
+typedef struct ShmemRoot
+{
+	LWLock	   *lock;
+	LWLock	   *park_lock;
+	LWLock	   *log_lock;
+	TimestampTz started;
+	DbState		dbs[MAX_DATABASES];
+} ShmemRoot;
+
+extern ShmemRoot *shmem;
+
+extern void shmem_init(void);
+extern DbState *shmem_db(bool create);
+extern bool shmem_db_has_worker(Oid db);
+extern void shmem_wake_worker(DbState *db);
+extern Key	key_of(int kind, const Str *strs, int nstrs);
+extern uint32 key_hash(const void *key, Size size);
+extern bool str_equal(Str a, Str b);
+
+#define KEY_NAME 1
+#define KEY_CLASS 2
+#define KEY_RUN 3
+
+#endif							/* AIRFLOW_BP_SHMEM_H */

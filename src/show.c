@@ -1,0 +1,251 @@
+/*
+ * show.c - shared memory as rows, for the functions of the *.api.sql files.
+ *
+ * Rows are copied under shmem->lock into memory that was allocated before, and
+ * turned into tuples after it is released.
+ */
+#include "compat.h"
+
+#include "access/xact.h"
+#include "executor/spi.h"
+#include "funcapi.h"
+#include "utils/builtins.h"
+#include "utils/timestamp.h"
+
+#include "gate.h"
+#include "guc.h"
+#include "log.h"
+#include "park.h"
+#include "recount.h"
+#include "spi.h"
+#include "tick.h"
+
+#define ERRCODE_BP_UNAVAILABLE MAKE_SQLSTATE('B', 'P', '0', '0', '5')
+
+PG_FUNCTION_INFO_V1(airflow_bp_held_entries);
+PG_FUNCTION_INFO_V1(airflow_bp_tenant_usage);
+PG_FUNCTION_INFO_V1(airflow_bp_memory_state);
+PG_FUNCTION_INFO_V1(airflow_bp_preloaded);
+PG_FUNCTION_INFO_V1(airflow_bp_recount);
+
+Datum
+airflow_bp_preloaded(PG_FUNCTION_ARGS)
+{
+	PG_RETURN_BOOL(shmem != NULL);
+}
+
+static void
+put_row(FunctionCallInfo fcinfo, Datum *values, bool *nulls)
+{
+	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
+
+	tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values, nulls);
+}
+
+static Datum
+text_or_null(const char *text, bool *isnull)
+{
+	*isnull = text == NULL;
+	return text == NULL ? (Datum) 0 : CStringGetTextDatum(text);
+}
+
+static Datum
+name_datum(const NameEntry *name, bool *isnull)
+{
+	return text_or_null(name->len < 0 ? NULL : name->name, isnull);
+}
+
+static Datum
+interval_since(TimestampTz then, TimestampTz now)
+{
+	Interval   *interval = palloc0(sizeof(Interval));
+
+	interval->time = Max(now - then, 0);
+	return IntervalPGetDatum(interval);
+}
+
+static Datum
+reason_datum(const HeldEntry *entry, bool *isnull)
+{
+	return text_or_null(entry->state == HELD_GRANTED ? NULL :
+						admit_reason_name(entry->reason), isnull);
+}
+
+static void
+put_held(FunctionCallInfo fcinfo, DbState *db, const HeldEntry *entry)
+{
+	const TenantState *tenant = account_tenant(entry->tenant);
+	Datum		values[11] = {0};
+	bool		nulls[11] = {0};
+
+	values[0] = UUIDPGetDatum(&entry->key.id);
+	values[1] = name_datum(entry->class->names[NAME_DAG], &nulls[1]);
+	values[2] = text_or_null(tenant ? tenant->name : NULL, &nulls[2]);
+	values[3] = Int32GetDatum(entry->slots);
+	values[4] = Int32GetDatum((int32) entry->rank.priority);
+	values[5] = TimestampTzGetDatum(entry->rank.first_asked);
+	values[6] = TimestampTzGetDatum(entry->last_asked);
+	values[7] = Int64GetDatum(entry->asks);
+	values[8] = reason_datum(entry, &nulls[8]);
+	values[9] = BoolGetDatum(entry->state == HELD_GRANTED);
+	values[10] = BoolGetDatum(park_run_parked(db, entry->run));
+	put_row(fcinfo, values, nulls);
+}
+
+Datum
+airflow_bp_held_entries(PG_FUNCTION_ARGS)
+{
+	DbState    *db;
+	HeldEntry  *entries;
+	int			room;
+	int			n;
+
+	InitMaterializedSRF(fcinfo, 0);
+	if ((db = shmem_db(false)) == NULL || db->held == 0)
+		return (Datum) 0;
+	room = db->held + 1024;
+	entries = MemoryContextAllocHuge(CurrentMemoryContext, (Size) room * sizeof(HeldEntry));
+	n = gate_copy(db, entries, room);
+	for (int i = 0; i < n; i++)
+		put_held(fcinfo, db, &entries[i]);
+	gate_copy_done(entries, n);
+	return (Datum) 0;
+}
+
+typedef struct TenantShown
+{
+	TenantState state;
+	TimestampTz oldest;			/* 0: nobody waits */
+} TenantShown;
+
+static int
+copy_tenants(DbState *db, TenantShown *rows)
+{
+	TimestampTz *oldest = palloc0(account_max_tenants() * sizeof(TimestampTz));
+	int			n = 0;
+
+	LWLockAcquire(shmem->lock, LW_SHARED);
+	gate_oldest(db, oldest);
+	for (int i = 0; db->ready && i < account_max_tenants(); i++)
+	{
+		if (account_tenant(i)->db != db->db || !account_tenant(i)->listed)
+			continue;
+		rows[n].state = *account_tenant(i);
+		rows[n++].oldest = oldest[i];
+	}
+	LWLockRelease(shmem->lock);
+	return n;
+}
+
+static void
+put_tenant(FunctionCallInfo fcinfo, const TenantShown *row)
+{
+	const AdmitQuota *quota = &row->state.quota;
+	Datum		values[8] = {0};
+	bool		nulls[8] = {0};
+
+	values[0] = CStringGetTextDatum(row->state.name);
+	nulls[1] = nulls[3] = quota->nominal == NO_LIMIT;
+	values[1] = Int64GetDatum(quota->nominal);
+	values[2] = Int64GetDatum(admit_usage(quota));
+	values[3] = Int64GetDatum(admit_available(quota));
+	values[4] = Int64GetDatum(row->state.waiting);
+	nulls[5] = row->oldest == 0;
+	if (!nulls[5])
+		values[5] = interval_since(row->oldest, GetCurrentTimestamp());
+	values[6] = Int64GetDatum(row->state.admitted_total);
+	values[7] = Int64GetDatum(row->state.held_total);
+	put_row(fcinfo, values, nulls);
+}
+
+Datum
+airflow_bp_tenant_usage(PG_FUNCTION_ARGS)
+{
+	DbState    *db;
+	TenantShown *rows;
+	int			n;
+
+	InitMaterializedSRF(fcinfo, 0);
+	if ((db = shmem_db(false)) == NULL)
+		return (Datum) 0;
+	rows = MemoryContextAllocHuge(CurrentMemoryContext,
+								  (Size) account_max_tenants() * sizeof(TenantShown));
+	n = copy_tenants(db, rows);
+	for (int i = 0; i < n; i++)
+		put_tenant(fcinfo, &rows[i]);
+	return (Datum) 0;
+}
+
+Datum
+airflow_bp_memory_state(PG_FUNCTION_ARGS)
+{
+	Datum		values[13] = {0};
+	bool		nulls[13] = {0};
+	DbState    *db;
+
+	InitMaterializedSRF(fcinfo, 0);
+	if ((db = shmem_db(false)) == NULL)
+		return (Datum) 0;
+	values[0] = text_or_null(admit_mode_name(db->mode), &nulls[0]);
+	values[1] = BoolGetDatum(db->may_enforce);
+	values[2] = BoolGetDatum(db->ready);
+	nulls[3] = db->worker_pid == 0;
+	values[3] = Int32GetDatum(db->worker_pid);
+	nulls[4] = nulls[5] = db->last_tick == 0;
+	values[4] = TimestampTzGetDatum(db->last_tick);
+	values[5] = Float8GetDatum(db->tick_us / 1000.0);
+	nulls[6] = db->drift_at == 0;
+	values[6] = Int64GetDatum(db->drift_slots);
+	values[7] = Int64GetDatum(db->held);
+	values[8] = Int64GetDatum(park_count(db));
+	values[9] = Int64GetDatum(pg_atomic_read_u64(&db->fail_open));
+	values[10] = Int64GetDatum(db->held_lost);
+	values[11] = Int64GetDatum(log_dropped());
+	values[12] = text_or_null(db->note[0] ? db->note : NULL, &nulls[12]);
+	put_row(fcinfo, values, nulls);
+	return (Datum) 0;
+}
+
+static void
+put_recount(FunctionCallInfo fcinfo, const RecountRow *row)
+{
+	Datum		values[4] = {0};
+	bool		nulls[4] = {0};
+
+	values[0] = CStringGetTextDatum(account_tenant(row->tenant)->name);
+	values[1] = Int64GetDatum(row->counter);
+	values[2] = Int64GetDatum(row->counted);
+	values[3] = Int64GetDatum(row->counted - row->counter);
+	put_row(fcinfo, values, nulls);
+}
+
+/* Schema of Airflow's tables; raises when there is none. */
+static char *
+airflow_schema(void)
+{
+	spi_query("SELECT airflow_bp.airflow_schema_name()");
+	return spi_text(0, 1);
+}
+
+Datum
+airflow_bp_recount(PG_FUNCTION_ARGS)
+{
+	DbState    *db = shmem_db(false);
+	RecountRow *found;
+	int			n;
+
+	InitMaterializedSRF(fcinfo, 0);
+	if (db == NULL || !db->enabled || RecoveryInProgress())
+		ereport(ERROR,
+				(errcode(ERRCODE_BP_UNAVAILABLE),
+				 errmsg("there are no counters here"),
+				 errhint("Counters need the primary, airflow_bp in shared_preload_libraries, airflow_bp.enable() and a turn of the worker.")));
+	found = palloc(account_max_tenants() * sizeof(RecountRow));
+	tick_exclude();
+	SPI_connect();
+	n = recount(db, airflow_schema(), found);
+	SPI_finish();
+	for (int i = 0; i < n; i++)
+		put_recount(fcinfo, &found[i]);
+	return (Datum) 0;
+}

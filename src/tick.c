@@ -1,0 +1,304 @@
+/*
+ * tick.c - one turn of the worker.
+ *
+ * A quick turn works in shared memory only: it grants.  A whole turn runs each
+ * step in a subtransaction of its own, so that one that fails is noted and the
+ * others go on.  Whole turns of one database exclude each other by an advisory
+ * lock; only they compile policy, add tenants and prune classes.
+ */
+#include "compat.h"
+
+#include "access/twophase.h"
+#include "access/xact.h"
+#include "commands/extension.h"
+#include "executor/spi.h"
+#include "utils/builtins.h"
+#include "utils/memutils.h"
+#include "utils/resowner.h"
+#include "utils/snapmgr.h"
+#include "utils/timeout.h"
+#include "utils/timestamp.h"
+
+#include "gate.h"
+#include "guc.h"
+#include "log.h"
+#include "park.h"
+#include "policy.h"
+#include "recount.h"
+#include "spi.h"
+#include "tick.h"
+
+#define STEP_TIMEOUT_MS 500
+#define RECOUNT_SHARE 100		/* a recount may take 1/100 of the time */
+#define FILL_BATCH 256
+#define TURN_PERIOD_US USECS_PER_SEC
+#define PURGE_PERIOD_US (10 * USECS_PER_MINUTE)
+#define ADVISORY_CLASS 0x616270 /* "abp" */
+#define ADVISORY_TURN 1
+
+typedef struct Turn
+{
+	DbState    *db;
+	TimestampTz now;
+	char	   *airflow_schema; /* NULL: no Airflow here */
+	bool		own_timeout;	/* set statement_timeout ourselves */
+} Turn;
+
+typedef struct Step
+{
+	const char *name;
+	void		(*run) (Turn *turn);
+	bool		unbounded;		/* may take longer than a step may */
+	bool		needs_gate;		/* only while our triggers are there */
+} Step;
+
+/* Grant what fits, and have the runs of the granted looked at. */
+void
+tick_quick(DbState *db)
+{
+	Key			runs[FILL_BATCH];
+	int			n;
+
+	do
+	{
+		LWLockAcquire(shmem->lock, LW_EXCLUSIVE);
+		n = gate_fill(db, GetCurrentTimestamp(), runs, FILL_BATCH);
+		LWLockRelease(shmem->lock);
+		for (int i = 0; i < n; i++)
+			park_run_useful(db, runs[i]);
+	} while (n == FILL_BATCH);
+}
+
+/* Is there work that needs tables? */
+bool
+tick_due(DbState *db, TimestampTz now)
+{
+	return db->policy_wanted != db->policy_version || db->unresolved > 0 ||
+		(db->enabled && !db->ready) || now - db->last_full >= TURN_PERIOD_US;
+}
+
+/* What Airflow is here, and are we part of it? */
+static void
+step_inspect(Turn *turn)
+{
+	DbState    *db = turn->db;
+	MemoryContext spi_context;
+
+	spi_query("SELECT airflow_schema, head_known, gate_enabled FROM airflow_bp.deployment_state()");
+	if (SPI_processed == 0)
+		return;
+	spi_context = MemoryContextSwitchTo(TopTransactionContext);
+	turn->airflow_schema = spi_null(0, 1) ? NULL : pstrdup(spi_text(0, 1));
+	MemoryContextSwitchTo(spi_context);
+	LWLockAcquire(shmem->lock, LW_EXCLUSIVE);
+	db->head_known = spi_bool(0, 2);
+	db->may_enforce = db->head_known;
+	if (db->enabled != spi_bool(0, 3))
+	{
+		gate_clear(db);
+		db->since = turn->now;
+	}
+	db->enabled = spi_bool(0, 3);
+	LWLockRelease(shmem->lock);
+}
+
+static void
+step_policy(Turn *turn)
+{
+	if (turn->db->policy_wanted != turn->db->policy_version)
+		policy_compile(turn->db);
+}
+
+/* A prepared transaction that ended has changed rows behind our back. */
+static void
+step_prepared(Turn *turn)
+{
+	DbState    *db = turn->db;
+	int64		mark;
+
+	if (max_prepared_xacts == 0)
+		return;
+	spi_query("SELECT coalesce(sum(transaction::text::bigint), 0)::bigint "
+			  "FROM pg_prepared_xacts WHERE database = current_database()");
+	mark = spi_int(0, 1, 0);
+	if (mark != db->prepared_mark || db->prepared)
+		db->recount_wanted = true;
+	db->prepared_mark = mark;
+	db->prepared = false;
+}
+
+static void
+step_recount(Turn *turn)
+{
+	DbState    *db = turn->db;
+	int64		period = Max((int64) guc_recount_period * 1000, db->recount_us * RECOUNT_SHARE);
+	TimestampTz start = GetCurrentTimestamp();
+	RecountRow *found;
+
+	if (db->ready && !db->recount_wanted && turn->now - db->last_recount < period)
+		return;
+	found = palloc(account_max_tenants() * sizeof(RecountRow));
+	recount(db, turn->airflow_schema, found);
+	db->last_recount = start;
+	db->recount_us = GetCurrentTimestamp() - start;
+}
+
+static void
+step_resolve(Turn *turn)
+{
+	if (turn->db->unresolved > 0)
+		policy_resolve(turn->db);
+}
+
+static void
+step_expire(Turn *turn)
+{
+	LWLockAcquire(shmem->lock, LW_EXCLUSIVE);
+	gate_expire(turn->db, turn->now);
+	account_prune(turn->db);
+	LWLockRelease(shmem->lock);
+}
+
+static void
+step_grant(Turn *turn)
+{
+	tick_quick(turn->db);
+}
+
+static void
+step_park(Turn *turn)
+{
+	park_turn(turn->db);
+}
+
+static void
+step_log(Turn *turn)
+{
+	log_flush(turn->db, turn->airflow_schema);
+}
+
+static void
+step_purge(Turn *turn)
+{
+	if (turn->now - turn->db->last_purge < PURGE_PERIOD_US)
+		return;
+	turn->db->last_purge = turn->now;
+	log_purge();
+}
+
+static const Step steps[] = {
+	{"inspect", step_inspect, false, false},
+	{"policy", step_policy, true, false},
+	{"prepared", step_prepared, false, true},
+	{"recount", step_recount, true, true},
+	{"resolve", step_resolve, true, true},
+	{"expire", step_expire, false, true},
+	{"grant", step_grant, false, true},
+	{"park", step_park, false, true},
+	{"log", step_log, false, true},
+	{"purge", step_purge, false, false},
+};
+
+/* Keep what went wrong for status(), and say it once. */
+static void
+note_error(Turn *turn, const Step *step, const ErrorData *error)
+{
+	char		note[NOTE_BYTES];
+
+	snprintf(note, NOTE_BYTES, "%s: %s", step->name, error->message);
+	if (strcmp(note, turn->db->note) != 0)
+		ereport(LOG, (errmsg("airflow_bp: step %s failed: %s", step->name, error->message)));
+	strlcpy(turn->db->note, note, NOTE_BYTES);
+}
+
+/* Run one step; false when it failed. */
+static bool
+step_run(Turn *turn, const Step *step)
+{
+	MemoryContext context = CurrentMemoryContext;
+	ResourceOwner owner = CurrentResourceOwner;
+	volatile bool done = true;
+
+	BeginInternalSubTransaction(NULL);
+	MemoryContextSwitchTo(context);
+	if (turn->own_timeout && !step->unbounded)
+		enable_timeout_after(STATEMENT_TIMEOUT, STEP_TIMEOUT_MS);
+	PG_TRY();
+	{
+		step->run(turn);
+		disable_timeout(STATEMENT_TIMEOUT, false);
+		ReleaseCurrentSubTransaction();
+	}
+	PG_CATCH();
+	{
+		ErrorData  *error;
+
+		MemoryContextSwitchTo(context);
+		error = CopyErrorData();
+		FlushErrorState();
+		disable_timeout(STATEMENT_TIMEOUT, false);
+		RollbackAndReleaseCurrentSubTransaction();
+		note_error(turn, step, error);
+		FreeErrorData(error);
+		done = false;
+	}
+	PG_END_TRY();
+	MemoryContextSwitchTo(context);
+	CurrentResourceOwner = owner;
+	return done;
+}
+
+static bool
+turn_lock(void)
+{
+	return DatumGetBool(DirectFunctionCall2(pg_try_advisory_xact_lock_int4,
+											Int32GetDatum(ADVISORY_CLASS),
+											Int32GetDatum(ADVISORY_TURN)));
+}
+
+/* Wait for the present turn to end, and keep others out of this transaction. */
+void
+tick_exclude(void)
+{
+	DirectFunctionCall2(pg_advisory_xact_lock_int4, Int32GetDatum(ADVISORY_CLASS),
+						Int32GetDatum(ADVISORY_TURN));
+}
+
+static void
+turn_steps(Turn *turn)
+{
+	bool		clean = true;
+
+	for (int i = 0; i < lengthof(steps); i++)
+	{
+		if (steps[i].needs_gate && (!turn->db->enabled || turn->airflow_schema == NULL))
+			continue;
+		clean &= step_run(turn, &steps[i]);
+	}
+	if (clean)
+		turn->db->note[0] = '\0';
+}
+
+/*
+ * A whole turn, in the open transaction; false when another is at it.  The
+ * caller sees to it that search_path and lock_timeout are ours.
+ */
+bool
+tick_whole(DbState *db, bool own_timeout)
+{
+	Turn		turn = {
+		.db = db,
+		.now = GetCurrentTimestamp(),
+		.own_timeout = own_timeout
+	};
+
+	if (!turn_lock())
+		return false;
+	SPI_connect();
+	turn_steps(&turn);
+	SPI_finish();
+	db->last_full = turn.now;
+	db->last_tick = GetCurrentTimestamp();
+	db->tick_us = db->last_tick - turn.now;
+	return true;
+}

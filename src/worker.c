@@ -1,0 +1,350 @@
+/*
+ * worker.c - the launcher, and a worker for each database of airflow_bp.database.
+ *
+ * The launcher is connected to no database, so none is kept from being dropped
+ * by it.  It starts a worker for each listed database that exists and has none,
+ * and again when one has ended.  DROP DATABASE stops the worker of its database
+ * first; if the database is still there after a while, the launcher goes on.
+ */
+#include "compat.h"
+
+#include "access/xact.h"
+#include "catalog/objectaccess.h"
+#include "catalog/pg_database.h"
+#include "commands/dbcommands.h"
+#include "commands/extension.h"
+#include "pgstat.h"
+#include "postmaster/bgworker.h"
+#include "postmaster/interrupt.h"
+#include "storage/ipc.h"
+#include "storage/proc.h"
+#include "tcop/tcopprot.h"
+#include "utils/builtins.h"
+#include "utils/guc.h"
+#include "utils/memutils.h"
+#include "utils/snapmgr.h"
+#include "utils/timestamp.h"
+#include "utils/varlena.h"
+
+#include "gate.h"
+#include "guc.h"
+#include "shmem.h"
+#include "tick.h"
+#include "worker.h"
+
+#define LAUNCH_PERIOD_MS 2000
+#define DROP_GRACE_US (10 * USECS_PER_SEC)
+#define WORKER_PERIOD_MS 1000
+
+PG_FUNCTION_INFO_V1(airflow_bp_tick);
+
+static object_access_hook_type prev_object_access_hook = NULL;
+
+/* A worker that the launcher has started. */
+typedef struct Launched
+{
+	Oid			db;				/* InvalidOid: free */
+	BackgroundWorkerHandle *handle;
+} Launched;
+
+static Launched launched[MAX_DATABASES];
+
+static DbState *
+db_of(Oid db)
+{
+	for (int i = 0; i < MAX_DATABASES; i++)
+	{
+		if (shmem->dbs[i].db == db)
+			return &shmem->dbs[i];
+	}
+	return NULL;
+}
+
+/* A database is about to be dropped: its worker must not be in the way. */
+static void
+stop_worker_of(Oid dboid)
+{
+	DbState    *db = shmem == NULL ? NULL : db_of(dboid);
+
+	if (db == NULL || db->worker_pid == 0)
+		return;
+	db->last_full = GetCurrentTimestamp();
+	db->dropping = true;
+	kill(db->worker_pid, SIGTERM);
+}
+
+static void
+on_object_access(ObjectAccessType access, Oid class, Oid object, int sub, void *arg)
+{
+	if (prev_object_access_hook)
+		prev_object_access_hook(access, class, object, sub, arg);
+	if (access == OAT_DROP && class == DatabaseRelationId)
+		stop_worker_of(object);
+}
+
+static bool
+is_running(Launched *entry)
+{
+	pid_t		pid;
+
+	return entry->handle != NULL &&
+		GetBackgroundWorkerPid(entry->handle, &pid) != BGWH_STOPPED;
+}
+
+static Launched *
+launch_place(Oid db)
+{
+	Launched   *place = NULL;
+
+	for (int i = 0; i < MAX_DATABASES; i++)
+	{
+		if (launched[i].db == db)
+			return &launched[i];
+		if (launched[i].db == InvalidOid && place == NULL)
+			place = &launched[i];
+	}
+	if (place != NULL)
+		place->db = db;
+	return place;
+}
+
+static bool
+is_dropping(Oid dboid)
+{
+	DbState    *db = db_of(dboid);
+
+	if (db == NULL || !db->dropping)
+		return false;
+	if (GetCurrentTimestamp() - db->last_full > DROP_GRACE_US)
+		db->dropping = false;
+	return db->dropping;
+}
+
+static void
+launch(Oid db)
+{
+	Launched   *place = launch_place(db);
+	BackgroundWorker worker = {
+		.bgw_flags = BGWORKER_SHMEM_ACCESS | BGWORKER_BACKEND_DATABASE_CONNECTION,
+		.bgw_start_time = BgWorkerStart_RecoveryFinished,
+		.bgw_restart_time = BGW_NEVER_RESTART,
+		.bgw_main_arg = ObjectIdGetDatum(db),
+		.bgw_notify_pid = MyProcPid
+	};
+
+	if (place == NULL || is_running(place) || is_dropping(db))
+		return;
+	snprintf(worker.bgw_name, BGW_MAXLEN, "airflow_bp worker");
+	snprintf(worker.bgw_type, BGW_MAXLEN, "airflow_bp worker");
+	strlcpy(worker.bgw_library_name, "airflow_bp", sizeof(worker.bgw_library_name));
+	strlcpy(worker.bgw_function_name, "airflow_bp_worker", BGW_MAXLEN);
+	if (place->handle != NULL)
+		pfree(place->handle);
+	place->handle = NULL;
+	if (!RegisterDynamicBackgroundWorker(&worker, &place->handle))
+		ereport(LOG,
+				(errmsg("airflow_bp: no background worker slot is free"),
+				 errhint("Raise max_worker_processes.")));
+}
+
+static void
+launch_all(MemoryContext keep)
+{
+	List	   *names;
+	ListCell   *cell;
+
+	StartTransactionCommand();
+	if (!SplitIdentifierString(pstrdup(guc_database), ',', &names))
+		ereport(LOG,
+				(errmsg("airflow_bp: airflow_bp.database is not a list of names")));
+	else
+	{
+		foreach(cell, names)
+		{
+			Oid			db = get_database_oid(lfirst(cell), true);
+			MemoryContext context = MemoryContextSwitchTo(keep);
+
+			if (OidIsValid(db))
+				launch(db);
+			MemoryContextSwitchTo(context);
+		}
+	}
+	CommitTransactionCommand();
+}
+
+static void
+wait_on_latch(long timeout_ms)
+{
+	(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
+					 timeout_ms, PG_WAIT_EXTENSION);
+	ResetLatch(MyLatch);
+	CHECK_FOR_INTERRUPTS();
+	if (ConfigReloadPending)
+	{
+		ConfigReloadPending = false;
+		ProcessConfigFile(PGC_SIGHUP);
+	}
+}
+
+static void
+worker_signals(void)
+{
+	pqsignal(SIGHUP, SignalHandlerForConfigReload);
+	pqsignal(SIGTERM, die);
+	BackgroundWorkerUnblockSignals();
+}
+
+void
+airflow_bp_launcher(Datum arg)
+{
+	worker_signals();
+	BackgroundWorkerInitializeConnection(NULL, NULL, 0);
+	for (;;)
+	{
+		launch_all(TopMemoryContext);
+		wait_on_latch(LAUNCH_PERIOD_MS);
+	}
+}
+
+static void
+worker_exit(int code, Datum arg)
+{
+	DbState    *db = (DbState *) DatumGetPointer(arg);
+
+	LWLockAcquire(shmem->lock, LW_EXCLUSIVE);
+	if (db->worker_pid == MyProcPid)
+	{
+		db->worker_pid = 0;
+		db->worker_latch = NULL;
+	}
+	LWLockRelease(shmem->lock);
+}
+
+static void
+worker_enter(DbState *db)
+{
+	LWLockAcquire(shmem->lock, LW_EXCLUSIVE);
+	db->worker_pid = MyProcPid;
+	db->worker_latch = MyLatch;
+	db->dropping = false;
+	LWLockRelease(shmem->lock);
+	before_shmem_exit(worker_exit, PointerGetDatum(db));
+	SetConfigOption("search_path", "pg_catalog, pg_temp", PGC_SUSET, PGC_S_OVERRIDE);
+	SetConfigOption("lock_timeout", "50ms", PGC_SUSET, PGC_S_OVERRIDE);
+	SetConfigOption("synchronous_commit", "off", PGC_SUSET, PGC_S_OVERRIDE);
+	SetConfigOption("application_name", "airflow_bp worker", PGC_USERSET, PGC_S_OVERRIDE);
+}
+
+/* The extension is gone: nothing is counted or held. */
+static void
+worker_idle(DbState *db)
+{
+	LWLockAcquire(shmem->lock, LW_EXCLUSIVE);
+	gate_clear(db);
+	db->enabled = false;
+	db->mode = MODE_OFF;
+	db->policy_wanted = db->policy_version + 1;
+	LWLockRelease(shmem->lock);
+	db->last_full = GetCurrentTimestamp();
+}
+
+static void
+worker_turn(DbState *db)
+{
+	pgstat_report_activity(STATE_RUNNING, "turn");
+	SetCurrentStatementStartTimestamp();
+	StartTransactionCommand();
+	PushActiveSnapshot(GetTransactionSnapshot());
+	if (OidIsValid(get_extension_oid("airflow_bp", true)))
+		tick_whole(db, true);
+	else
+		worker_idle(db);
+	if (ActiveSnapshotSet())
+		PopActiveSnapshot();
+	CommitTransactionCommand();
+	pgstat_report_stat(false);
+	pgstat_report_activity(STATE_IDLE, NULL);
+}
+
+/* Milliseconds to the next whole turn, without drift. */
+static long
+worker_pause(TimestampTz *next)
+{
+	TimestampTz now = GetCurrentTimestamp();
+
+	while (*next <= now)
+		*next += WORKER_PERIOD_MS * 1000L;
+	return (long) ((*next - now) / 1000 + 1);
+}
+
+void
+airflow_bp_worker(Datum arg)
+{
+	TimestampTz next = GetCurrentTimestamp();
+	DbState    *db;
+
+	worker_signals();
+	BackgroundWorkerInitializeConnectionByOid(DatumGetObjectId(arg), InvalidOid, 0);
+	db = shmem_db(true);
+	if (db == NULL)
+		ereport(FATAL,
+				(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
+				 errmsg("airflow_bp works in at most %d databases", MAX_DATABASES)));
+	worker_enter(db);
+	for (;;)
+	{
+		if (tick_due(db, GetCurrentTimestamp()))
+			worker_turn(db);
+		tick_quick(db);
+		wait_on_latch(worker_pause(&next));
+	}
+}
+
+/* airflow_bp.tick(): a whole turn by hand; false when another is at it. */
+Datum
+airflow_bp_tick(PG_FUNCTION_ARGS)
+{
+	DbState    *db;
+
+	if (shmem == NULL)
+		ereport(ERROR,
+				(errcode(MAKE_SQLSTATE('B', 'P', '0', '0', '5')),
+				 errmsg("airflow_bp is not preloaded"),
+				 errhint("Add airflow_bp to shared_preload_libraries and restart the server.")));
+	if (RecoveryInProgress())
+		ereport(ERROR,
+				(errcode(MAKE_SQLSTATE('B', 'P', '0', '0', '5')),
+				 errmsg("a standby takes no turns"),
+				 errhint("Call airflow_bp.tick() on the primary.")));
+	db = shmem_db(true);
+	if (db == NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
+				 errmsg("airflow_bp works in at most %d databases", MAX_DATABASES)));
+	PG_RETURN_BOOL(tick_whole(db, false));
+}
+
+static void
+register_launcher(void)
+{
+	BackgroundWorker worker = {
+		.bgw_flags = BGWORKER_SHMEM_ACCESS | BGWORKER_BACKEND_DATABASE_CONNECTION,
+		.bgw_start_time = BgWorkerStart_RecoveryFinished,
+		.bgw_restart_time = 5
+	};
+
+	snprintf(worker.bgw_name, BGW_MAXLEN, "airflow_bp launcher");
+	snprintf(worker.bgw_type, BGW_MAXLEN, "airflow_bp launcher");
+	strlcpy(worker.bgw_library_name, "airflow_bp", sizeof(worker.bgw_library_name));
+	strlcpy(worker.bgw_function_name, "airflow_bp_launcher", BGW_MAXLEN);
+	RegisterBackgroundWorker(&worker);
+}
+
+void
+worker_init(void)
+{
+	prev_object_access_hook = object_access_hook;
+	object_access_hook = on_object_access;
+	if (!IsBinaryUpgrade && guc_database[0] != '\0')
+		register_launcher();
+}
