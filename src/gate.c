@@ -144,7 +144,7 @@ held_place(HeldEntry *entry)
 		entry->reason = REASON_NEVER_FITS;
 		return;
 	}
-	if (entry->reason == REASON_NEVER_FITS || entry->reason == REASON_STARTING)
+	if (entry->reason == REASON_NEVER_FITS)
 		entry->reason = REASON_QUOTA;
 	pairingheap_add(line_of(tenant), &entry->place);
 	tenant->waiting++;
@@ -364,6 +364,8 @@ gate_judge(DbState *db, const TaskRow *row, ClassEntry *class, TimestampTz now)
 
 	if (entry != NULL && entry->state == HELD_PASSING)
 		entry = NULL;
+	if (entry != NULL && entry->state == HELD_ASIDE)
+		held_place(entry);
 	if (starting)
 		reason = gate_starting(db, class, now);
 	else
@@ -547,6 +549,8 @@ gate_place_all(DbState *db)
 			continue;
 		held_unplace(entry);
 		held_place(entry);
+		if (db->ready && entry->state == HELD_WAITING && entry->reason == REASON_STARTING)
+			entry->reason = REASON_QUOTA;
 	}
 }
 
@@ -590,13 +594,15 @@ gate_fill(DbState *db, TimestampTz now, Key *runs, int max_runs)
 	return nruns;
 }
 
-/* Drop entries that are asked for no more, take back grants that are not used. */
-int
+/*
+ * Drop entries that are asked for no more, take back grants that are not used.
+ * Who let a grant lapse stands aside until the next ask, and keeps its rank.
+ */
+void
 gate_expire(DbState *db, TimestampTz now)
 {
 	HASH_SEQ_STATUS scan;
 	HeldEntry  *entry;
-	int			expired = 0;
 
 	hash_seq_init(&scan, held);
 	while ((entry = hash_seq_search(&scan)) != NULL)
@@ -605,16 +611,13 @@ gate_expire(DbState *db, TimestampTz now)
 			continue;
 		if (entry->state == HELD_GRANTED)
 		{
-			if (now - entry->granted_at < (int64) guc_grant_timeout * 1000)
-				continue;
+			if (now - entry->granted_at >= (int64) guc_grant_timeout * 1000)
+				held_unplace(entry);
 		}
-		else if (now - entry->last_asked < (int64) guc_ask_timeout * 1000 ||
-				 park_run_parked(db, entry->run))
-			continue;
-		held_remove(db, entry);
-		expired++;
+		else if (now - entry->last_asked >= (int64) guc_ask_timeout * 1000 &&
+				 !park_run_parked(db, entry->run))
+			held_remove(db, entry);
 	}
-	return expired;
 }
 
 int

@@ -17,7 +17,7 @@ typedef struct HeldKey
 
 typedef enum HeldState
 {
-	HELD_ASIDE,					/* tenant unknown yet, or never fits */
+	HELD_ASIDE,					/* tenant unknown yet, never fits, or let a grant lapse */
 	HELD_WAITING,				/* in line */
 	HELD_GRANTED,				/* may pass at its next ask */
 	HELD_PASSING,				/* passed in an open transaction */
@@ -59,6 +59,6 @@ extern void gate_oldest(DbState *db, TimestampTz *by_tenant);
 extern void gate_clear(DbState *db);
 extern void gate_place_all(DbState *db);
 extern int	gate_fill(DbState *db, TimestampTz now, Key *runs, int max_runs);
-extern int	gate_expire(DbState *db, TimestampTz now);
+extern void gate_expire(DbState *db, TimestampTz now);
 
 #endif							/* AIRFLOW_BP_GATE_H */

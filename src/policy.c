@@ -11,6 +11,7 @@
 #include "commands/trigger.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
+#include "utils/timestamp.h"
 
 #include "gate.h"
 #include "policy.h"
@@ -279,17 +280,26 @@ policy_compile(DbState *db)
 {
 	uint64		wanted = db->policy_wanted;
 	AdmitMode	mode;
+	TimestampTz enabled_at;
 	TenantRow  *tenants;
 	ClassList	classes;
 	uint64		n;
 
-	spi_query("SELECT mode FROM airflow_bp.deployment");
+	spi_query("SELECT mode, enabled_at FROM airflow_bp.deployment");
 	mode = SPI_processed == 0 ? MODE_OFF : mode_parse(spi_text(0, 1));
+	enabled_at = SPI_processed == 0 ? 0 : spi_instant(0, 2);
 	tenants = read_tenants(db, &n);
 	classes = map_classes(db, true);
 
 	LWLockAcquire(shmem->lock, LW_EXCLUSIVE);
 	db->mode = mode;
+	if (db->enabled_at != enabled_at)
+	{
+		/* triggers made anew: what went on before was not counted */
+		db->enabled_at = enabled_at;
+		db->since = GetCurrentTimestamp();
+		db->ready = false;
+	}
 	apply_tenants(db, tenants, n);
 	apply_classes(&classes);
 	account_charge_all(db);

@@ -178,6 +178,7 @@ recount_end(DbState *db, const Counted *rows, uint64 n, RecountRow *found)
 	db->drift_at = now;
 	db->seen.active = false;
 	db->ready = true;
+	gate_place_all(db);
 	LWLockRelease(shmem->lock);
 	return nfound;
 }

@@ -75,6 +75,7 @@ typedef struct DbState
 	bool		prepared;		/* a prepared transaction took deltas with it */
 	int64		prepared_mark;	/* of the prepared transactions there are */
 	bool		enabled;		/* our triggers are there */
+	TimestampTz enabled_at;		/* when they were made */
 	bool		head_known;
 	bool		dropping;		/* DROP DATABASE has stopped the worker */
 	TimestampTz last_full;		/* last whole turn */
