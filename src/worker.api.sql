@@ -1,7 +1,7 @@
 -- Switching on and off, turns of the worker, status.
 
 CREATE FUNCTION airflow_bp.known_heads() RETURNS TABLE (head text, airflow_version text)
-LANGUAGE sql IMMUTABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp AS $$
+LANGUAGE sql IMMUTABLE PARALLEL SAFE ROWS 6 SET search_path = pg_catalog, pg_temp AS $$
 	VALUES ('29ce7909c52b', '3.0.0'), ('fe199e1abd77', '3.0.3'), ('cc92b33c6709', '3.1.0'), ('509b94a1042d', '3.1.8'),
 		('1d6611b6ab7c', '3.2.0'), ('d2f4e1b3c5a7', '3.3.0')
 $$;
@@ -40,7 +40,7 @@ COMMENT ON FUNCTION airflow_bp.gate_table() IS 'Table with our gate; NULL when n
 
 CREATE FUNCTION airflow_bp.deployment_state() RETURNS TABLE (airflow_schema text, alembic_head text, airflow_version text,
 	head_known boolean, gate_enabled boolean)
-LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+LANGUAGE sql STABLE ROWS 1 SET search_path = pg_catalog, pg_temp AS $$
 	SELECT s.schema, h.head, k.airflow_version, k.head IS NOT NULL, airflow_bp.gate_table() IS NOT NULL
 	FROM (SELECT airflow_bp.airflow_schema_or_null()) s (schema)
 	CROSS JOIN LATERAL (SELECT airflow_bp.alembic_head(s.schema)) h (head)
@@ -159,7 +159,7 @@ COMMENT ON FUNCTION airflow_bp.recount() IS
 
 CREATE FUNCTION airflow_bp.memory_state() RETURNS TABLE (mode text, may_enforce boolean, ready boolean, worker_pid int, last_tick timestamptz,
 	tick_ms float8, drift_slots bigint, held bigint, parked_runs bigint, fail_open_total bigint, held_without_place bigint, log_dropped bigint, note text)
-LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'airflow_bp_memory_state';
+LANGUAGE c VOLATILE ROWS 1 AS 'MODULE_PATHNAME', 'airflow_bp_memory_state';
 COMMENT ON FUNCTION airflow_bp.memory_state() IS 'What shared memory says of this database; no row without it.';
 
 CREATE FUNCTION airflow_bp.preloaded() RETURNS boolean
@@ -169,7 +169,7 @@ COMMENT ON FUNCTION airflow_bp.preloaded() IS 'Is airflow_bp in shared_preload_l
 CREATE FUNCTION airflow_bp.status() RETURNS TABLE (extension_version text, mode text, airflow_version text, alembic_head text, head_known boolean,
 	preloaded boolean, worker_pid int, last_tick timestamptz, tick_ms float8, drift_slots bigint, held bigint, parked_runs bigint,
 	fail_open_total bigint, note text)
-LANGUAGE sql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+LANGUAGE sql VOLATILE ROWS 1 SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 	SELECT e.extversion, coalesce(d.mode, 'off'), s.airflow_version, s.alembic_head, s.head_known, airflow_bp.preloaded(), m.worker_pid, m.last_tick,
 		m.tick_ms, m.drift_slots, m.held, m.parked_runs, m.fail_open_total,
 		nullif(concat_ws('; ',
