@@ -50,17 +50,47 @@ ifdef ASSERT
 PG_CPPFLAGS += -DUSE_ASSERT_CHECKING
 endif
 
-EXTRA_CLEAN = $(DATA_built) tmp_check log
+EXTRA_CLEAN = $(DATA_built) build
+
+# For make installcheck against a running server.
+REGRESS = $(sort $(basename $(notdir $(wildcard sql/*.sql))))
+ISOLATION = $(sort $(basename $(notdir $(wildcard test/specs/*.spec))))
+ISOLATION_OPTS = --inputdir=test
 
 # Inlining into queries gains nothing here, and it would need clang.
 override with_llvm = no
 
-PG_CONFIG ?= pg_config
+# These install what they need, also PostgreSQL.  make check SUITES="unit regress" runs some of the tests.
+HOUSE = check check-e2e check-e2e-long unit core demo bench fixtures
+ifneq ($(filter $(HOUSE),$(MAKECMDGOALS)),)
+
+.PHONY: $(HOUSE)
+check:
+	@test/check.sh $(SUITES)
+unit core:
+	@test/check.sh $@
+check-e2e:
+	@test/check.sh e2e
+check-e2e-long:
+	@E2E_MARK= test/check.sh e2e
+demo:
+	@test/setup.sh && test/setup.sh build && venv=$$(test/setup.sh airflow 3.3.2) && exec $$venv/bin/python test/demo.py
+bench:
+	@test/setup.sh && test/setup.sh build && exec test/bench/run.sh
+fixtures:
+	@test/setup.sh && exec test/fixtures/make.sh
+
+else
+
+PG_MAJOR ?= 15
+PG_CONFIG ?= $(or $(wildcard /usr/lib/postgresql/$(PG_MAJOR)/bin/pg_config),pg_config)
 PGXS := $(shell $(PG_CONFIG) --pgxs)
-include $(PGXS)
+include $(or $(wildcard $(PGXS)),$(error no PostgreSQL to build against: run test/setup.sh))
 
 $(OBJS): $(wildcard src/*.h) Makefile
 
 $(DATA_built): $(SQL_PARTS) Makefile
 	@{ printf '%s\n\n' '\echo Use "CREATE EXTENSION $(EXTENSION)" to load this file. \quit'; cat $(SQL_PARTS); } > $@.tmp
 	@mv $@.tmp $@
+
+endif

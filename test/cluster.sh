@@ -4,8 +4,10 @@
 # The command finds PGHOST, PGPORT, PGUSER (a superuser), PGDATABASE, PGDATA, and AS_POSTGRES,
 # which is put before a server program such as pg_ctl.
 set -u
+. "$(dirname "$0")/child.sh"
+. "$(dirname "$0")/pg_config.sh"
 
-bindir=$("${PG_CONFIG:-pg_config}" --bindir)
+bindir=$("$PG_CONFIG" --bindir)
 conf=() log=
 while getopts c:l: opt; do
 	case $opt in
@@ -18,7 +20,6 @@ shift $((OPTIND - 1))
 [ $# -gt 0 ] || { sed -n 's/^# //p' "$0" >&2; exit 2; }
 
 dir=$(mktemp -d "${TMPDIR:-/tmp}/airflow_bp.XXXXXX") || exit 1
-child=
 AS_POSTGRES=
 if [ "$(id -u)" = 0 ]; then
 	AS_POSTGRES="runuser -u postgres --"
@@ -30,21 +31,6 @@ unset PGPORT PGSERVICE PGOPTIONS PGPASSWORD PGHOSTADDR PGSSLMODE
 pg()
 {
 	(cd / && exec $AS_POSTGRES "$bindir/$@")
-}
-
-# End the command's process group: politely, then firmly.
-end_child()
-{
-	local sig i
-
-	[ -n "$child" ] || return
-	for sig in INT TERM KILL; do
-		kill -"$sig" -- -"$child" 2>/dev/null || return
-		for i in {1..100}; do
-			kill -0 -- -"$child" 2>/dev/null || return
-			sleep 0.1
-		done
-	done
 }
 
 cleanup()
@@ -86,10 +72,4 @@ printf '%s\n' "listen_addresses = 'localhost'" "unix_socket_directories = '$dir'
 start || exit 1
 export PGPORT
 
-set -m
-"$@" &
-child=$!
-set +m
-wait "$child"
-status=$?
-exit "$status"
+run_child "$@"

@@ -1,6 +1,7 @@
 #!/bin/bash
 # Install what is missing to build and test; quick when nothing is.
 # usage: setup.sh                  the compiler, PostgreSQL and the test tools
+#        setup.sh build            the extension, built here and installed
 #        setup.sh airflow VERSION  a Python environment with that Airflow; prints its directory
 set -u
 
@@ -146,8 +147,22 @@ airflow()
 	echo "$dir"
 }
 
+# Built by the caller, installed by root where that is needed.
+build()
+{
+	local out as=()
+
+	. "$(dirname "$0")/pg_config.sh"
+	cd "$(dirname "$0")/.." || exit 1
+	say "build"
+	out=$(make -s 2>&1) || { printf '%s\n' "$out" | tail -n 40 >&2; die "the extension does not build"; }
+	[ -w "$("$PG_CONFIG" --pkglibdir)" ] || as=(as_root)
+	"${as[@]}" make -s install PG_CONFIG="$PG_CONFIG" >/dev/null
+}
+
 case ${1:-} in
 	'') install_packages ;;
+	build) build ;;
 	airflow) airflow "${2:?version}" ;;
-	*) sed -n '2,5s/^# //p' "$0" >&2; exit 2 ;;
+	*) sed -n '2,6s/^# //p' "$0" >&2; exit 2 ;;
 esac

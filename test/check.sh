@@ -1,0 +1,196 @@
+#!/bin/bash
+# Build, install and run the tests; the last line is "N passed, N failed".
+# usage: check.sh [SUITE]...   without one: all of them
+# Logs are in build/check.  E2E holds more options for pytest.
+set -u -o pipefail
+cd "$(dirname "$0")/.." || exit 1
+. test/child.sh
+. test/pg_config.sh
+
+all="look unit regress plain isolation pgtap tap fixtures core e2e"
+logs=$PWD/build/check
+preload=(-c "shared_preload_libraries = airflow_bp" -c "max_prepared_transactions = 10")
+
+scratch=
+# Servers whose data is in the scratch directory go with it.
+cleanup()
+{
+	trap '' INT TERM HUP
+	end_child
+	[ -n "$scratch" ] || return
+	find "$scratch" -name postmaster.pid -exec head -n 1 {} \; | xargs -r kill -QUIT 2>/dev/null
+	rm -rf "$scratch"
+}
+trap cleanup EXIT
+trap 'echo; exit 130' INT
+trap 'exit 143' TERM HUP
+
+as_server_user()
+{
+	if [ "$(id -u)" = 0 ]; then
+		runuser -u postgres -- "$@"
+	else
+		"$@"
+	fi
+}
+
+# Each suite prints lines "ok ..." and "not ok ..." as TAP does.
+
+suite_look()
+{
+	test/look.sh
+}
+
+# Pure C with what it tests, without a server.
+suite_unit()
+{
+	local test program
+
+	for test in test/unit/*_test.c; do
+		[ -e "$test" ] || return
+		program=build/unit/$(basename "$test" .c)
+		mkdir -p build/unit
+		if ${CC:-cc} -std=gnu11 -g -O1 -Wall -Wextra -Werror -Wno-unused-parameter -Wno-sign-compare \
+			-fsanitize=address,undefined -fno-sanitize-recover=all -Isrc -Itest/unit -o "$program" "$test" \
+			$(grep -L '"postgres\.h"' src/*.c) -lz -lm; then
+			"$program" || echo "not ok - $test ended with $?"
+		else
+			echo "not ok - $test does not compile"
+		fi
+	done
+}
+
+# pg_regress and pg_isolation_regress, told apart by the name of the program.
+run_regress()
+{
+	local program=$1 out=$2
+	shift 2
+
+	"$PGXS_DIR/$program" --bindir="$("$PG_CONFIG" --bindir)" --dlpath="$("$PG_CONFIG" --pkglibdir)" \
+		--host="$PGHOST" --port="$PGPORT" --user=postgres --outputdir="$out" "$@" |
+		sed -E -e 's/^test (\S+) +\.\.\. ok .*/ok - \1/' -e 's/^test (\S+) +\.\.\. FAILED.*/not ok - \1/' || {
+		cat "$out/regression.diffs"
+		return 1
+	}
+}
+
+# Tests named plain_* run in a server without our library preloaded.
+suite_regress()
+{
+	local tests=() test
+
+	for test in sql/*.sql; do
+		test=$(basename "$test" .sql)
+		case $test in
+			'*') return ;;
+			plain_*) [ "$1" = plain ] && tests+=("$test") ;;
+			*) [ "$1" = regress ] && tests+=("$test") ;;
+		esac
+	done
+	[ ${#tests[@]} -gt 0 ] || return
+	run_regress src/test/regress/pg_regress "$logs/$1" --inputdir=. --dbname=airflow_bp_regress "${tests[@]}"
+}
+
+suite_isolation()
+{
+	set -- test/specs/*.spec
+	[ -e "$1" ] || return
+	run_regress src/test/isolation/pg_isolation_regress "$logs/isolation" --inputdir=test --dbname=airflow_bp_isolation \
+		$(basename -s .spec -a "$@")
+}
+
+suite_pgtap()
+{
+	set -- test/pgtap/*.sql
+	[ -e "$1" ] || return
+	createdb pgtap && psql -X -q -d pgtap -c 'CREATE EXTENSION pgtap' || return
+	PGDATABASE=pgtap prove -v --ext .sql --exec "psql -X -q -A -t -v ON_ERROR_STOP=1 -f" "$@" 2>&1
+}
+
+# The server's user may not be able to read the working directory.
+suite_tap()
+{
+	set -- test/t/*.pl
+	[ -e "$1" ] || return
+	scratch=$(mktemp -d "${TMPDIR:-/tmp}/airflow_bp.XXXXXX") || return
+	cp -r test "$scratch/"
+	local as=()
+	[ "$(id -u)" != 0 ] || as=(runuser -u postgres --)
+	[ "$(id -u)" != 0 ] || chown -R postgres: "$scratch"
+	cd "$scratch" && "${as[@]}" env PERL5LIB="$PGXS_DIR/src/test/perl" TESTDIR="$scratch" \
+		PG_REGRESS="$PGXS_DIR/src/test/regress/pg_regress" prove -v --timer "$@" 2>&1
+}
+
+suite_fixtures()
+{
+	mkdir -p build/fixtures
+	if test/fixtures/make.sh -o build/fixtures 3.3.2 &&
+		diff test/fixtures/airflow_3_3_2.sql build/fixtures/airflow_3_3_2.sql; then
+		echo "ok - schema of 3.3.2"
+	else
+		echo "not ok - schema of 3.3.2"
+	fi
+}
+
+suite_core()
+{
+	test/core.sh
+}
+
+suite_e2e()
+{
+	local version python
+
+	for version in 3.0.6 3.1.8 3.2.2 3.3.2; do
+		python=$(test/setup.sh airflow "$version")/bin/python || return
+	done
+	PYTHONDONTWRITEBYTECODE=1 "$python" -m pytest -p no:cacheprovider -v -m "${E2E_MARK-not long}" ${E2E:-} test/e2e 2>&1 |
+		sed -u -E -e 's/^(\S+::.*) PASSED.*/ok - \1/' -e 's/^(\S+::.*) (FAILED|ERROR).*/not ok - \1/'
+}
+
+# Called for one suite, in a cluster where it needs one.
+if [ "${1:-}" = --suite ]; then
+	suite_"$2" "$3"
+	exit
+fi
+
+run_suite()
+{
+	local log=$logs/$1.log
+
+	case $1 in
+		regress | isolation | pgtap) test/cluster.sh -l "$logs/$1.server.log" "${preload[@]}" test/check.sh --suite "$1" "$1" ;;
+		plain) test/cluster.sh -l "$logs/$1.server.log" test/check.sh --suite regress plain ;;
+		*) test/check.sh --suite "$1" "$1" ;;
+	esac >"$log" 2>&1
+}
+
+[ $# -gt 0 ] || set -- $all
+for suite; do
+	[[ " $all " == *" $suite "* ]] || { echo "no suite $suite; there are: $all" >&2; exit 2; }
+done
+test/setup.sh && . test/pg_config.sh && run_child test/setup.sh build || exit 1
+mkdir -p "$logs"
+
+passed=0 failed=0 number=0
+for suite; do
+	number=$((number + 1))
+	printf '[%d/%d] %-10s' $number $# "$suite"
+	rm -rf "$logs/$suite" "$logs/$suite".*
+	mkdir -p "$logs/$suite"
+	began=$SECONDS
+	run_child run_suite "$suite"
+	status=$?
+	good=$(grep -c '^ok' "$logs/$suite.log")
+	bad=$(grep -c '^not ok' "$logs/$suite.log")
+	# A suite that broke off, or had nothing to run, has not passed.
+	[ $((good + bad)) -gt 0 ] && { [ $status = 0 ] || [ "$bad" -gt 0 ]; } || bad=$((bad + 1))
+	passed=$((passed + good)) failed=$((failed + bad))
+	printf '%5d passed %4d failed %5d s\n' "$good" "$bad" $((SECONDS - began))
+	if [ "$bad" -gt 0 ]; then
+		grep '^not ok' "$logs/$suite.log"
+		tail -n "${TAIL:-60}" "$logs/$suite.log" | sed 's/^/    /'
+	fi
+done
+echo "$passed passed, $failed failed"
+[ "$failed" = 0 ]
