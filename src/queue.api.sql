@@ -15,7 +15,7 @@ COMMENT ON FUNCTION airflow_bp.retry_delay(text, text, timestamptz, int, float8,
 
 CREATE FUNCTION airflow_bp.serialized_tasks(data anyelement, compressed bytea) RETURNS TABLE (
 	task_id text, retry_delay float8, multiplier float8, max_retry_delay float8, max_tis_per_dag int, max_tis_per_dagrun int)
-LANGUAGE plpgsql STABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp AS $$
+LANGUAGE plpgsql STABLE PARALLEL SAFE ROWS 20 SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
 	dag jsonb;
 BEGIN
@@ -47,7 +47,8 @@ COMMENT ON FUNCTION airflow_bp.serialized_tasks(anyelement, bytea) IS
 'Limits and retry settings of the tasks in a serialized DAG, plain or compressed; delays in seconds. No rows when it cannot be read.';
 
 -- The query behind waiting() and waiting_summary(), to which they append what they select from "explained".  One scan of the
--- unfinished tasks; everything else is joined to it.  $1 is the instant of the data.
+-- unfinished tasks; everything else is joined to it.  $1 is the instant of the data.  Statistics of these tables are often stale,
+-- as tasks come in floods, so its callers leave the planner hash joins only, which are never far from the best.
 CREATE FUNCTION airflow_bp.waiting_query() RETURNS text
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $body$
 DECLARE
@@ -62,7 +63,7 @@ WITH unfinished AS MATERIALIZED (
 	WHERE state IS NULL OR state IN ('scheduled', 'queued', 'running', 'restarting', 'deferred', 'up_for_retry',
 		'up_for_reschedule', 'awaiting_input')
 ), scheduler AS (
-	SELECT coalesce(bool_or(state = 'running' AND latest_heartbeat > $1 - interval '30 seconds'), false) AS alive,
+	SELECT NOT %14$L OR coalesce(bool_or(state = 'running' AND latest_heartbeat > $1 - interval '30 seconds'), false) AS alive,
 		max(latest_heartbeat) AS last_heartbeat
 	FROM %2$s j WHERE job_type = 'SchedulerJob'
 ), running AS (
@@ -78,7 +79,7 @@ WITH unfinished AS MATERIALIZED (
 	FROM (SELECT dag_id, run_id, count(*) FILTER (WHERE state IN ('running', 'queued')) AS executing,
 			count(*) FILTER (WHERE state = 'up_for_retry') AS retries
 		FROM unfinished GROUP BY 1, 2) u
-	JOIN %3$s r ON r.dag_id = u.dag_id AND r.run_id = u.run_id
+	CROSS JOIN LATERAL (SELECT * FROM %3$s r WHERE r.dag_id = u.dag_id AND r.run_id = u.run_id OFFSET 0) r
 	LEFT JOIN %5$s d ON d.dag_id = r.dag_id
 	LEFT JOIN %6$s b ON b.id = r.backfill_id
 	LEFT JOIN %7$s m ON m.dag_bundle_name = d.bundle_name
@@ -109,7 +110,7 @@ WITH unfinished AS MATERIALIZED (
 	WHERE u.state = 'up_for_reschedule' ORDER BY x.ti_id, x.id DESC
 ), base AS (
 	SELECT u.*, tenant.tenant, run_state, run_after, last_scheduling_decision, is_stale, is_paused, max_active_tasks, run_active,
-		running_runs, max_active_runs, backfill_paused, alive, last_heartbeat, pool.pool IS NULL AS pool_missing, pool_size, pool_open,
+		running_runs, max_active_runs, backfill_paused, pool.pool IS NULL AS pool_missing, pool_size, pool_open,
 		%13$L AND pool_team <> coalesce(team_name, '') AS foreign_pool, pool_team,
 		trigger.id IS NULL AS trigger_missing, trigger.created_date AS trigger_created, trigger.triggerer_id,
 		spec.max_tis_per_dag, coalesce(task.active, 0) AS task_active,
@@ -121,7 +122,6 @@ WITH unfinished AS MATERIALIZED (
 		held.reason AS held_reason, held.granted, held.first_asked, held.asks, held.run_parked
 	FROM unfinished u
 	JOIN run ON run.dag_id = u.dag_id AND run.run_id = u.run_id
-	CROSS JOIN scheduler
 	LEFT JOIN tenant ON tenant.dag_id = u.dag_id AND tenant.pool = u.pool AND tenant.queue IS NOT DISTINCT FROM u.queue
 	LEFT JOIN pool ON pool.pool = u.pool
 	LEFT JOIN %12$s trigger ON trigger.id = u.trigger_id
@@ -129,7 +129,7 @@ WITH unfinished AS MATERIALIZED (
 	LEFT JOIN task ON task.dag_id = u.dag_id AND task.task_id = u.task_id
 	LEFT JOIN run_task ON run_task.dag_id = u.dag_id AND run_task.run_id = u.run_id AND run_task.task_id = u.task_id
 	LEFT JOIN look ON look.ti_id = u.id
-	LEFT JOIN airflow_bp.held() held ON held.ti_id = u.id
+	LEFT JOIN airflow_bp.held_entries() held ON held.ti_id = u.id
 		AND (u.state IS NULL OR u.state IN ('up_for_retry', 'up_for_reschedule'))
 	WHERE u.state IS NULL OR u.state NOT IN ('running', 'restarting')
 ), dated AS (
@@ -145,7 +145,7 @@ WITH unfinished AS MATERIALIZED (
 		WHEN is_paused THEN 'dag_paused'
 		WHEN run_after > $1 THEN 'run_in_future'
 		WHEN run_state = 'queued' THEN 'run_queued'
-		WHEN NOT alive THEN 'no_scheduler'
+		WHEN NOT (SELECT alive FROM scheduler) THEN 'no_scheduler'
 		WHEN state = 'up_for_retry' AND coalesce(due, 'infinity') >= $1 THEN 'retry_delay'
 		WHEN state = 'up_for_reschedule' AND due > $1 THEN 'reschedule_delay'
 		WHEN state = 'deferred' AND trigger_missing THEN 'trigger_missing'
@@ -183,25 +183,27 @@ $query$,
 		airflow_bp.airflow_relation(schema, 'task_reschedule', 'id int', 'ti_id uuid', 'end_date timestamptz',
 			'reschedule_date timestamptz'),
 		airflow_bp.airflow_relation(schema, 'trigger', 'id int', 'created_date timestamptz', 'triggerer_id int'),
-		since_3_3);
+		since_3_3, airflow_bp.airflow_has(schema, 'job', 'latest_heartbeat'));
 END
 $body$;
 
 CREATE FUNCTION airflow_bp.waiting() RETURNS TABLE (
 	dag_id text, run_id text, task_id text, map_index int, try_number int, tenant text, pool text, queue text, state text,
 	reason text, detail text, waiting_since timestamptz, claimable_age interval)
-LANGUAGE plpgsql STABLE SECURITY DEFINER ROWS 10000 SET search_path = pg_catalog, pg_temp AS $$
+LANGUAGE plpgsql STABLE SECURITY DEFINER ROWS 10000 SET search_path = pg_catalog, pg_temp
+SET enable_nestloop = off SET enable_mergejoin = off SET jit = off AS $$
 BEGIN
 	RETURN QUERY EXECUTE airflow_bp.waiting_query() || $query$
 SELECT dag_id, run_id, task_id, map_index, try_number, tenant, pool, queue, state, reason,
 	CASE reason
 	WHEN 'run_finished' THEN 'the run is ' || run_state
 	WHEN 'dag_stale' THEN 'the DAG is no longer found in its file'
+	WHEN 'dag_paused' THEN CASE WHEN state = 'queued' THEN 'the executor has it already' END
 	WHEN 'run_in_future' THEN 'from ' || date_trunc('second', run_after)
 	WHEN 'run_queued' THEN CASE WHEN backfill_paused THEN 'the backfill is paused'
 		ELSE format('%s of max_active_runs %s are running', running_runs, max_active_runs) END
-	WHEN 'no_scheduler' THEN coalesce('last heartbeat ' || date_trunc('second', last_heartbeat), 'never seen one')
-	WHEN 'retry_delay' THEN coalesce('until ' || date_trunc('second', due), 'date unknown: the serialized DAG cannot be read')
+	WHEN 'no_scheduler' THEN coalesce('last heartbeat ' || date_trunc('second', (SELECT last_heartbeat FROM scheduler)), 'never seen one')
+	WHEN 'retry_delay' THEN coalesce('until ' || date_trunc('second', due), 'date unknown: not found in the serialized DAG')
 	WHEN 'reschedule_delay' THEN 'until ' || date_trunc('second', due)
 	WHEN 'trigger_pending' THEN coalesce('triggerer ' || triggerer_id, 'no triggerer has it')
 		|| coalesce(', timeout ' || date_trunc('second', trigger_timeout), '')
@@ -215,10 +217,11 @@ SELECT dag_id, run_id, task_id, map_index, try_number, tenant, pool, queue, stat
 	WHEN 'task_concurrency' THEN CASE WHEN task_active >= max_tis_per_dag
 		THEN format('%s of max_active_tis_per_dag %s are active', task_active, max_tis_per_dag)
 		ELSE format('%s of max_active_tis_per_dagrun %s are active', run_task_active, max_tis_per_dagrun) END
+	WHEN held_reason THEN format('asked %s times', asks) || CASE WHEN run_parked THEN ', run parked' ELSE '' END
 	WHEN 'executor_slots' THEN CASE WHEN state = 'scheduled'
 		THEN 'nothing known is in its way: executor slots or parallelism, which are not in the database'
 		ELSE 'nothing known is in its way: the scheduler has not come to its run' END
-	ELSE format('asked %s times', asks) || CASE WHEN run_parked THEN ', run parked' ELSE '' END END,
+	ELSE CASE WHEN granted THEN 'granted: may pass when the scheduler asks again' END END,
 	waiting_since,
 	CASE WHEN reason NOT IN ('run_finished', 'dag_stale', 'dag_paused', 'run_in_future', 'run_queued', 'retry_delay',
 		'reschedule_delay') THEN greatest($1, claimable_since) - claimable_since END
@@ -230,7 +233,8 @@ COMMENT ON FUNCTION airflow_bp.waiting() IS
 'One row for each unfinished task that is not running or restarting, with the first reason that applies. waiting_since: since when it is in its state, or held. claimable_age: time since it became able to start, without retry, reschedule and deferral delays; NULL when it is not able to start. What the database does not tell is NULL. Raises BP006 when the tables of Airflow are not found.';
 
 CREATE FUNCTION airflow_bp.waiting_summary() RETURNS TABLE (reason text, tasks bigint, slots bigint, oldest interval, example text)
-LANGUAGE plpgsql STABLE SECURITY DEFINER ROWS 30 SET search_path = pg_catalog, pg_temp AS $$
+LANGUAGE plpgsql STABLE SECURITY DEFINER ROWS 30 SET search_path = pg_catalog, pg_temp
+SET enable_nestloop = off SET enable_mergejoin = off SET jit = off AS $$
 BEGIN
 	RETURN QUERY EXECUTE airflow_bp.waiting_query() || $query$
 SELECT reason, count(*), sum(pool_slots), greatest($1, min(waiting_since)) - min(waiting_since),
@@ -256,7 +260,8 @@ COMMENT ON FUNCTION airflow_bp.queue_from_memory(text, text[]) IS
 'Counts of a scope from shared memory; no rows when the counters there cannot answer. Tasks of blocked DAGs are not able to start.';
 
 CREATE FUNCTION airflow_bp.queue_from_tables(scope text, blocked_dags text[]) RETURNS SETOF airflow_bp.queue_count
-LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $body$
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
+SET enable_nestloop = off SET enable_mergejoin = off SET jit = off AS $body$
 BEGIN
 	RETURN QUERY EXECUTE format($query$
 WITH t AS MATERIALIZED (
@@ -274,15 +279,15 @@ SELECT CASE $1 WHEN 'pool' THEN t.pool WHEN 'queue' THEN coalesce(t.queue, '(def
 	count(*) FILTER (WHERE t.state = 'queued'), count(*) FILTER (WHERE t.state IN ('running', 'restarting')),
 	count(*) FILTER (WHERE t.state IN ('deferred', 'awaiting_input')), count(*) FILTER (WHERE t.state = 'up_for_retry'),
 	count(*) FILTER (WHERE t.state = 'up_for_reschedule'),
-	coalesce(sum(pool_slots) FILTER (WHERE t.state IN ('running', 'queued')), 0),
-	coalesce(sum(pool_slots) FILTER (WHERE t.state IN ('scheduled', 'queued', 'running', 'restarting')), 0),
-	coalesce(sum(pool_slots) FILTER (WHERE t.state = 'deferred'), 0),
-	CASE WHEN current_setting('airflow_bp.max_held', true) IS NOT NULL AND NOT pg_is_in_recovery() THEN count(h.ti_id) END,
+	sum(pool_slots * coalesce(t.state IN ('running', 'queued'), false)::int),
+	sum(pool_slots * coalesce(t.state IN ('scheduled', 'queued', 'running', 'restarting'), false)::int),
+	sum(pool_slots * coalesce(t.state = 'deferred', false)::int),
+	CASE WHEN airflow_bp.preloaded() AND NOT pg_is_in_recovery() THEN count(h.ti_id) END,
 	least(min(t.scheduled_dttm) FILTER (WHERE t.state IN ('scheduled', 'queued') AND t.dag_id <> ALL ($2)), min(h.first_asked)),
 	NULL::float8[], NULL::float8[], NULL::float8[]
 FROM t
 LEFT JOIN n ON n.dag_id = t.dag_id AND n.pool = t.pool AND n.queue IS NOT DISTINCT FROM t.queue
-LEFT JOIN airflow_bp.held() h ON h.ti_id = t.id AND NOT h.granted
+LEFT JOIN airflow_bp.held_entries() h ON h.ti_id = t.id AND NOT h.granted
 	AND (t.state IS NULL OR t.state IN ('up_for_retry', 'up_for_reschedule'))
 GROUP BY 1$query$,
 		airflow_bp.airflow_relation(airflow_bp.airflow_schema_name(), 'task_instance', 'id uuid', 'dag_id text', 'state text',
@@ -341,14 +346,14 @@ LANGUAGE sql STABLE SECURITY DEFINER ROWS 100 SET search_path = pg_catalog, pg_t
 		SELECT coalesce(q.scope_name, l.name) AS scope_name,
 			coalesce(q."none" + q.scheduled + q.queued + q.deferred + q.up_for_retry + q.up_for_reschedule, 0) AS waiting,
 			coalesce(q.held, known.held) AS held, q."none", q.scheduled, q.queued, q.running, q.deferred, q.up_for_retry,
-			q.up_for_reschedule, CASE WHEN $1 = 'pool' THEN q.slots_executing ELSE q.slots_charged END
+			q.up_for_reschedule, CASE WHEN q.scope_name IS NULL THEN 0 WHEN $1 = 'pool' THEN q.slots_executing ELSE q.slots_charged END
 				+ CASE WHEN l.count_deferred THEN q.slots_deferred ELSE 0 END AS slots_used,
 			l.slots AS slots_total, q.oldest, coalesce(q.rates_5, known.rates) AS rates
 		FROM q FULL JOIN airflow_bp.queue_limits($1) l ON l.name = q.scope_name CROSS JOIN known
 	)
 	SELECT c.scope_name, c.waiting, c.held, coalesce(c."none", 0), coalesce(c.scheduled, 0), coalesce(c.queued, 0),
 		coalesce(c.running, 0), coalesce(c.deferred, 0), coalesce(c.up_for_retry, 0), coalesce(c.up_for_reschedule, 0),
-		coalesce(c.slots_used, 0), c.slots_total, greatest(airflow_bp.data_time(), c.oldest) - c.oldest,
+		c.slots_used, c.slots_total, greatest(airflow_bp.data_time(), c.oldest) - c.oldest,
 		c.rates[1], c.rates[2], c.rates[3], c.rates[1] - c.rates[3],
 		CASE WHEN c.rates IS NULL THEN NULL WHEN c.waiting = 0 THEN interval '0'
 			WHEN c.rates[3] > c.rates[1] THEN make_interval(secs => c.waiting * 60 / (c.rates[3] - c.rates[1])) END
