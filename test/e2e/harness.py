@@ -1,7 +1,7 @@
 """A real Airflow on a private PostgreSQL, on loopback, for the e2e tests and the demo.
 
 Runs under the Python of an Airflow environment: standard library and psycopg2 only.
-Nothing survives this process: children die with it, strays are adopted and killed.
+Nothing survives the program, however it ends: see leave_nothing_behind.
 """
 
 import atexit
@@ -75,7 +75,7 @@ children = []
 
 
 def spawn(argv, log, user=None, **options):
-    """Start a child that is killed when this process dies."""
+    """Start a child in a session of its own: Ctrl-C is for us."""
     if user and os.geteuid() == 0:
         options.update(user=user.pw_uid, group=user.pw_gid, extra_groups=[])
     with open(log, "ab") as out:
@@ -84,7 +84,6 @@ def spawn(argv, log, user=None, **options):
             stdout=options.pop("stdout", out),
             stderr=out,
             start_new_session=True,
-            preexec_fn=lambda: libc.prctl(PR_SET_PDEATHSIG, signal.SIGTERM),
             **options,
         )
     children.append(child)
@@ -117,24 +116,39 @@ def kill(child):
         children.remove(child)
 
 
-def kill_all():
-    """Also kills orphans, which the kernel has given to us."""
-    for child in children[::-1]:
-        kill(child)
+def kill_descendants():
     for pid in descendants(os.getpid()):
         with suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
     with suppress(ChildProcessError):
-        while os.waitpid(-1, os.WNOHANG)[0]:
-            pass
+        while True:
+            os.waitpid(-1, 0)
+
+
+def kill_all():
+    """Also kills orphans, which the kernel has given to us."""
+    for child in children[::-1]:
+        kill(child)
+    kill_descendants()
 
 
 def leave_nothing_behind():
-    """Called once by the main program, from its main thread."""
+    """Go on in a child; this process waits for its end, however it ends, and kills what it left."""
     libc.prctl(PR_SET_CHILD_SUBREAPER, 1)
-    atexit.register(kill_all)
+    child = os.fork()
+    if child == 0:
+        libc.prctl(PR_SET_CHILD_SUBREAPER, 1)
+        libc.prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+        atexit.register(kill_all)
+        for number in (signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, lambda n, _: sys.exit(128 + n))
+        return
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, lambda n, _: sys.exit(128 + n))
+        signal.signal(number, lambda n, _: os.kill(child, n))
+    status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    kill_descendants()
+    os._exit(status if status >= 0 else 128 - status)
 
 
 # PostgreSQL
