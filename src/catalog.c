@@ -6,10 +6,15 @@
 #include "access/sysattr.h"
 #include "access/tupdesc.h"
 #include "catalog/pg_type_d.h"
+#include "fmgr.h"
+#include "utils/builtins.h"
 #include "utils/inval.h"
 #include "utils/timestamp.h"
 
 #include "catalog.h"
+#include "guc.h"
+
+PG_FUNCTION_INFO_V1(airflow_schema_setting);
 
 typedef enum TaskColumn
 {
@@ -161,4 +166,13 @@ catalog_read_task(TupleTableSlot *slot, TaskRow *row)
 		return false;
 	row->id = *DatumGetUUIDP(value);
 	return true;
+}
+
+/* airflow_schema_setting() returns text: NULL when not set. */
+Datum
+airflow_schema_setting(PG_FUNCTION_ARGS)
+{
+	if (guc_airflow_schema == NULL || guc_airflow_schema[0] == '\0')
+		PG_RETURN_NULL();
+	PG_RETURN_TEXT_P(cstring_to_text(guc_airflow_schema));
 }

@@ -647,6 +647,21 @@ gate_copy_done(HeldEntry *copy, int n)
 		pg_atomic_fetch_sub_u32(&copy[i].class->pins, 1);
 }
 
+/* Calls visit for each held entry of the database.  The caller holds shmem->lock. */
+void
+gate_each_held(DbState *db, HeldVisitor visit, void *arg)
+{
+	HASH_SEQ_STATUS scan;
+	HeldEntry  *entry;
+
+	hash_seq_init(&scan, held);
+	while ((entry = hash_seq_search(&scan)) != NULL)
+	{
+		if (entry->key.db == db->db)
+			visit(entry, arg);
+	}
+}
+
 /* First ask of the oldest held task of each tenant.  The caller holds shmem->lock. */
 void
 gate_oldest(DbState *db, TimestampTz *by_tenant)

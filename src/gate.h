@@ -53,6 +53,8 @@ extern void gate_subcommit(int level);
 /* A copy of the held table; its classes are pinned until gate_copy_done(). */
 extern int	gate_copy(DbState *db, HeldEntry *out, int room);
 extern void gate_copy_done(HeldEntry *copy, int n);
+typedef void (*HeldVisitor) (HeldEntry *entry, void *arg);
+extern void gate_each_held(DbState *db, HeldVisitor visit, void *arg);
 extern void gate_oldest(DbState *db, TimestampTz *by_tenant);
 
 /* For the worker.  The caller holds shmem->lock exclusively. */
