@@ -9,6 +9,7 @@
 #include "catalog/pg_type_d.h"
 #include "common/hashfn.h"
 #include "funcapi.h"
+#include "mb/pg_wchar.h"
 #include "port/pg_bitutils.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
@@ -82,7 +83,7 @@ scope_parse(const char *name)
 static const void *
 scope_key(const Tallies *all, const ClassEntry *class)
 {
-	if (all->scope < NUM_NAME_KINDS)
+	if (all->scope < SCOPE_TENANT)
 		return class->names[all->scope];
 	return all->scope == SCOPE_TENANT ? (void *) account_tenant(class->tenant) : (void *) all;
 }
@@ -92,7 +93,7 @@ tally_name(Tallies *all, Tally *tally)
 {
 	if (all->scope == SCOPE_TENANT)
 		strlcpy(tally->name, ((const TenantState *) tally->key)->name, NAME_BYTES);
-	else if (all->scope < NUM_NAME_KINDS)
+	else if (all->scope < SCOPE_TENANT)
 	{
 		const NameEntry *name = tally->key;
 
