@@ -1,9 +1,10 @@
 -- Why each task waits, and how deep the queue is, on the real schema of each Airflow version.
 \set SHOW_CONTEXT never
 \pset null '(null)'
-SET client_min_messages = warning;
-CREATE EXTENSION IF NOT EXISTS airflow_bp;
-RESET client_min_messages;
+-- In a database of its own: only there is the Airflow to find the only one.
+CREATE DATABASE regress_queue;
+\c regress_queue
+CREATE EXTENSION airflow_bp;
 
 -- Nothing to read yet.
 SELECT * FROM airflow_bp.waiting();
@@ -16,7 +17,6 @@ SELECT * FROM airflow_bp.queue('pool');
 \set v322 :top '/test/fixtures/airflow_3_2_2.sql'
 \set v332 :top '/test/fixtures/airflow_3_3_2.sql'
 \set ECHO none
-\set QUIET on
 CREATE SCHEMA "3.0.6";
 SET search_path = "3.0.6";
 \i :v306
@@ -30,7 +30,6 @@ CREATE SCHEMA "3.3.2";
 SET search_path = "3.3.2";
 \i :v332
 RESET search_path;
-\set QUIET off
 \set ECHO all
 
 -- Several Airflows: which one has to be said.
@@ -243,7 +242,6 @@ CROSS JOIN LATERAL craft.waiting(v.version) w (dag_id text, run_id text, task_id
 	pool text, queue text, state text, reason text, detail text, waiting_since timestamptz, claimable_age interval);
 
 \set ECHO none
-\set QUIET on
 SET search_path = "3.0.6";
 SELECT craft.everything() \g /dev/null
 SET search_path = "3.1.8";
@@ -253,7 +251,6 @@ SELECT craft.everything() \g /dev/null
 SET search_path = "3.3.2";
 SELECT craft.everything() \g /dev/null
 RESET search_path;
-\set QUIET off
 \set ECHO all
 
 -- Each task has its reason; one of them only since 3.2.
@@ -361,12 +358,10 @@ DROP ROLE regress_airflow_bp_reader;
 -- Sums on a random load.
 \set load :top '/test/fixtures/load.sql'
 \set ECHO none
-\set QUIET on
 CREATE SCHEMA load;
 SET search_path = load;
 \i :v332
 \i :load
-\set QUIET off
 \set ECHO all
 \echo seed 20261123
 SELECT load_gen.load(seed => 20261123, dags => 30, runs => 5, tasks => 10) \g /dev/null
@@ -382,5 +377,5 @@ SELECT count(*) > 0 AS pools, bool_and(q.slots_used = coalesce(t.slots, 0)) AS s
 FROM airflow_bp.queue('pool') q JOIN load.slot_pool p ON p.pool = q.scope_name
 LEFT JOIN LATERAL (SELECT sum(t.pool_slots) AS slots FROM load.task_instance t WHERE t.pool = p.pool
 	AND t.state = ANY (CASE WHEN p.include_deferred THEN '{running,queued,deferred}' ELSE '{running,queued}' END::text[])) t ON true;
-SET client_min_messages = warning;
-DROP SCHEMA load_gen, load, craft, "3.0.6", "3.1.8", "3.2.2", "3.3.2" CASCADE;
+\c postgres
+DROP DATABASE regress_queue;
