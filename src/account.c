@@ -202,17 +202,17 @@ account_pin(DbState *db, const Str *strs)
 	return class;
 }
 
-/* Did the recount see the effects of this transaction? */
+/* Did a recount see the effects of this transaction, which is over? */
 bool
-account_seen(const SeenXids *seen, TransactionId xid)
+account_seen(const SeenXids *seen, FullTransactionId xid)
 {
-	if (!TransactionIdIsValid(xid) || TransactionIdPrecedes(xid, seen->xmin))
-		return true;
-	if (TransactionIdFollowsOrEquals(xid, seen->xmax))
+	if (!seen->active || FullTransactionIdFollowsOrEquals(xid, seen->xmax))
 		return false;
+	if (!FullTransactionIdIsValid(xid) || FullTransactionIdPrecedes(xid, seen->xmin))
+		return true;
 	for (int i = 0; i < seen->count; i++)
 	{
-		if (seen->xip[i] == xid)
+		if (seen->xip[i] == XidFromFullTransactionId(xid))
 			return false;
 	}
 	return true;
@@ -270,26 +270,35 @@ account_claim_removed(ClassEntry *class, TimestampTz at)
 	age_remove(&class->ages, at, 1);
 }
 
-/* Apply what a committed transaction did to one class; true when a held task may go. */
+/*
+ * Apply what a committed transaction did to one class, unless a recount that has
+ * ended counted it; since: a running recount does not.  True when a held task
+ * may go.
+ */
 bool
-account_apply(DbState *db, const ClassDelta *delta, bool seen, TimestampTz now)
+account_apply(DbState *db, const ClassDelta *delta, bool counted, bool since,
+			  TimestampTz now)
 {
 	ClassEntry *class = delta->class;
 	TenantState *charged = account_tenant(delta->tenant);
 	TenantState *tenant = account_tenant(class->tenant);
 	int64		change = 0;
 
-	counts_add(&class->live, &delta->counts);
-	if (db->seen.active && !seen)
+	if (!counted)
+	{
+		counts_add(&class->live, &delta->counts);
+		apply_claims(class, delta, now);
+	}
+	if (since)
 		counts_add(&class->since, &delta->counts);
 	rates_add(class, delta->rates, now);
-	apply_claims(class, delta, now);
 	if (charged != NULL)
 		charged->quota.reserved -= delta->reserved;
 	if (tenant != NULL)
 	{
 		change = account_charged(&delta->counts, tenant->count_deferred);
-		tenant->quota.committed += change;
+		if (!counted)
+			tenant->quota.committed += change;
 	}
 	return change < 0 && tenant->waiting > 0;
 }
@@ -352,12 +361,10 @@ class_idle(const ClassEntry *class)
 }
 
 static void
-prune_class(ClassEntry *class, void *arg)
+class_remove(ClassEntry *class, void *arg)
 {
 	DbState    *db = arg;
 
-	if (pg_atomic_read_u32(&class->pins) > 0 || !class_idle(class))
-		return;
 	for (int i = 0; i < NUM_NAME_KINDS; i++)
 	{
 		class->names[i]->refs--;
@@ -367,6 +374,25 @@ prune_class(ClassEntry *class, void *arg)
 		db->unresolved--;
 	hash_search(classes, &class->key, HASH_REMOVE, NULL);
 	db->generation++;
+}
+
+static void
+prune_class(ClassEntry *class, void *arg)
+{
+	if (pg_atomic_read_u32(&class->pins) == 0 && class_idle(class))
+		class_remove(class, arg);
+}
+
+/* The database is gone, and with it all who could hold a pin. */
+void
+account_forget(DbState *db)
+{
+	account_each_class(db, class_remove, db);
+	for (int i = 0; i < account_max_tenants(); i++)
+	{
+		if (tenants[i].db == db->db)
+			tenants[i].db = InvalidOid;
+	}
 }
 
 /* Forget idle classes when the table is four fifths full. */

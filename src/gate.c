@@ -151,6 +151,24 @@ held_place(HeldEntry *entry)
 	entry->state = HELD_WAITING;
 }
 
+/* Follow what has changed of the task and its tenant since it was asked for last. */
+static void
+held_refresh(HeldEntry *entry, const TaskRow *row, ClassEntry *class)
+{
+	if (entry->class != class || entry->tenant != class->tenant ||
+		entry->slots != row->slots || entry->rank.priority != row->priority)
+	{
+		held_unplace(entry);
+		pg_atomic_fetch_sub_u32(&entry->class->pins, 1);
+		pg_atomic_fetch_add_u32(&class->pins, 1);
+		entry->class = class;
+		entry->slots = row->slots;
+		entry->rank.priority = row->priority;
+	}
+	if (entry->state == HELD_ASIDE)
+		held_place(entry);
+}
+
 static void
 held_remove(DbState *db, HeldEntry *entry)
 {
@@ -166,13 +184,16 @@ held_enter(DbState *db, const TaskRow *row, ClassEntry *class, AdmitReason reaso
 		   TimestampTz now)
 {
 	HeldKey		key = held_key(db, &row->id);
-	HeldEntry  *entry = hash_search(held, &key, HASH_ENTER_NULL, NULL);
+	bool		found;
+	HeldEntry  *entry = hash_search(held, &key, HASH_ENTER_NULL, &found);
 
 	if (entry == NULL)
 	{
 		db->held_lost++;
 		return NULL;
 	}
+	if (found)
+		return NULL;			/* it has passed in this transaction */
 	memset((char *) entry + sizeof(HeldKey), 0, sizeof(HeldEntry) - sizeof(HeldKey));
 	entry->slots = row->slots;
 	entry->reason = reason;
@@ -225,6 +246,16 @@ gate_commit(DbState *db)
 	return wake;
 }
 
+/* May an entry keep its grant, or have it back? */
+static bool
+grant_stands(const HeldEntry *entry, int64 more)
+{
+	const TenantState *tenant = account_tenant(entry->tenant);
+
+	return tenant != NULL && entry->tenant == entry->class->tenant &&
+		admit_usage(&tenant->quota) + more <= tenant->quota.nominal;
+}
+
 /* A task that passed in what is rolled back is held again, its grant with it. */
 static void
 held_restore(HeldEntry *entry)
@@ -234,7 +265,7 @@ held_restore(HeldEntry *entry)
 	if (entry->state != HELD_PASSING)
 		return;
 	entry->state = HELD_ASIDE;
-	if (entry->was_granted && tenant != NULL)
+	if (entry->was_granted && grant_stands(entry, entry->slots))
 	{
 		entry->state = HELD_GRANTED;
 		tenant->quota.granted += entry->slots;
@@ -364,8 +395,8 @@ gate_judge(DbState *db, const TaskRow *row, ClassEntry *class, TimestampTz now)
 
 	if (entry != NULL && entry->state == HELD_PASSING)
 		entry = NULL;
-	if (entry != NULL && entry->state == HELD_ASIDE)
-		held_place(entry);
+	if (entry != NULL)
+		held_refresh(entry, row, class);
 	if (starting)
 		reason = gate_starting(db, class, now);
 	else
@@ -411,6 +442,13 @@ gate_forget(DbState *db, const TaskRow *row)
 		mine->entry = true;
 }
 
+/* A clear gives a task another id. */
+static bool
+same_id(const TaskRow *a, const TaskRow *b)
+{
+	return memcmp(&a->id, &b->id, sizeof(pg_uuid_t)) == 0;
+}
+
 /* False: the row stays as it was. */
 static bool
 gate_update(DbState *db, const TaskRow *from, const TaskRow *to)
@@ -421,12 +459,20 @@ gate_update(DbState *db, const TaskRow *from, const TaskRow *to)
 
 	if (asks && to_class != NULL && !gate_ask(db, to, to_class))
 		return false;
-	if (!asks && from->state != to->state)
+	if (!asks && (from->state != to->state || !same_id(from, to)))
 		gate_forget(db, from);
 	pending_move(db, from, from_class, to, to_class);
-	if (from->state != to->state)
+	if (!str_equal(from->state_name, to->state_name))
 		park_task_changed(db, from, to);
 	return true;
+}
+
+/* A change could not be read. */
+static void
+gate_lost(DbState *db)
+{
+	pending_lost(db);
+	park_lost();
 }
 
 /* The present database, when its triggers have something to do. */
@@ -437,7 +483,7 @@ gate_db(Relation rel)
 
 	if (db != NULL && !catalog_knows_tasks(rel))
 	{
-		pending_lost(db);
+		gate_lost(db);
 		return NULL;
 	}
 	return db;
@@ -446,7 +492,8 @@ gate_db(Relation rel)
 static bool
 same_place(const TaskRow *a, const TaskRow *b)
 {
-	return a->state == b->state && a->slots == b->slots && a->scheduled == b->scheduled &&
+	return str_equal(a->state_name, b->state_name) && a->slots == b->slots && a->scheduled == b->scheduled &&
+		same_id(a, b) &&
 		str_equal(a->pool, b->pool) && str_equal(a->queue, b->queue) &&
 		str_equal(a->executor, b->executor) && str_equal(a->dag_id, b->dag_id);
 }
@@ -470,7 +517,7 @@ airflow_bp_gate(PG_FUNCTION_ARGS)
 		PG_RETURN_POINTER(trigger->tg_newtuple);
 	if (!catalog_read_task(trigger->tg_trigslot, &from) ||
 		!catalog_read_task(trigger->tg_newslot, &to))
-		pending_lost(db);
+		gate_lost(db);
 	else if (!same_place(&from, &to) && !gate_update(db, &from, &to))
 		PG_RETURN_POINTER(NULL);
 	PG_RETURN_POINTER(trigger->tg_newtuple);
@@ -484,7 +531,7 @@ count_row(DbState *db, TupleTableSlot *slot, bool inserted)
 
 	if (!catalog_read_task(slot, &row))
 	{
-		pending_lost(db);
+		gate_lost(db);
 		return;
 	}
 	if (!inserted)
@@ -512,7 +559,7 @@ airflow_bp_count(PG_FUNCTION_ARGS)
 	if (db == NULL)
 		PG_RETURN_POINTER(NULL);
 	if (!TRIGGER_FIRED_FOR_ROW(trigger->tg_event))
-		pending_lost(db);
+		gate_lost(db);
 	else
 		count_row(db, trigger->tg_trigslot, TRIGGER_FIRED_BY_INSERT(trigger->tg_event));
 	PG_RETURN_POINTER(NULL);
@@ -545,7 +592,7 @@ gate_place_all(DbState *db)
 	while ((entry = hash_seq_search(&scan)) != NULL)
 	{
 		if (entry->key.db != db->db || entry->state == HELD_PASSING ||
-			(entry->state == HELD_GRANTED && entry->tenant == entry->class->tenant))
+			(entry->state == HELD_GRANTED && grant_stands(entry, 0)))
 			continue;
 		held_unplace(entry);
 		held_place(entry);
@@ -615,7 +662,7 @@ gate_expire(DbState *db, TimestampTz now)
 				held_unplace(entry);
 		}
 		else if (now - entry->last_asked >= (int64) guc_ask_timeout * 1000 &&
-				 !park_run_parked(db, entry->run))
+				 !park_run_away(db, entry->run, (int64) guc_ask_timeout * 1000))
 			held_remove(db, entry);
 	}
 }

@@ -32,7 +32,7 @@ static ClassEntry *pinned[MAX_DELTAS];
 static int	npinned;
 static bool lost;				/* an array was full */
 static int	admitted_level;		/* outermost level of an admission; 0: none */
-static TransactionId top_xid;
+static FullTransactionId top_xid;
 
 /* The class of the last row, with its strings: rows come in runs. */
 static struct
@@ -77,6 +77,23 @@ pending_lost(DbState *db)
 	pg_atomic_fetch_add_u64(&db->fail_open, 1);
 }
 
+/* Keep one pin of each class; false when there is no room. */
+static bool
+keep_pin(ClassEntry *class)
+{
+	int			i = npinned - 1;
+
+	while (i >= 0 && pinned[i] != class)
+		i--;
+	if (i < 0 && npinned < MAX_DELTAS)
+	{
+		pinned[npinned++] = class;
+		return true;
+	}
+	pg_atomic_fetch_sub_u32(&class->pins, 1);
+	return i >= 0;
+}
+
 /* Class of a row, pinned until the transaction ends; NULL when there is no room. */
 ClassEntry *
 pending_class(DbState *db, const TaskRow *row)
@@ -86,34 +103,43 @@ pending_class(DbState *db, const TaskRow *row)
 
 	if (memo_matches(strs))
 		return memo.class;
-	class = npinned < MAX_DELTAS ? account_pin(db, strs) : NULL;
-	if (class == NULL)
+	class = account_pin(db, strs);
+	if (class == NULL || !keep_pin(class))
 	{
 		pending_lost(db);
 		return NULL;
 	}
-	pinned[npinned++] = class;
 	memo_keep(class, strs);
 	return class;
 }
 
-/* Delta of a class at the present level; NULL when there is no room. */
+/*
+ * Delta of a class at the present level, to charge a tenant unless that is
+ * NO_TENANT; NULL when there is no room.  A class has more than one when it went
+ * to another tenant meanwhile.
+ */
 static ClassDelta *
-delta_of(DbState *db, ClassEntry *class)
+delta_of(DbState *db, ClassEntry *class, int tenant)
 {
 	int			level = GetCurrentTransactionNestLevel();
 
 	for (int i = ndeltas - 1; i >= 0 && deltas[i].level >= level; i--)
 	{
-		if (deltas[i].class == class && deltas[i].level == level)
-			return &deltas[i];
+		ClassDelta *delta = &deltas[i];
+
+		if (delta->class != class || delta->level != level ||
+			(tenant != NO_TENANT && delta->tenant != NO_TENANT && delta->tenant != tenant))
+			continue;
+		if (tenant != NO_TENANT)
+			delta->tenant = tenant;
+		return delta;
 	}
 	if (ndeltas == MAX_DELTAS)
 	{
 		pending_lost(db);
 		return NULL;
 	}
-	deltas[ndeltas] = (ClassDelta) {.class = class, .level = level, .tenant = NO_TENANT};
+	deltas[ndeltas] = (ClassDelta) {.class = class, .level = level, .tenant = tenant};
 	return &deltas[ndeltas++];
 }
 
@@ -181,17 +207,13 @@ charge_of(const TaskRow *row, ClassEntry *class)
 void
 pending_reserve(DbState *db, ClassEntry *class, int tenant, int64 slots)
 {
-	ClassDelta *delta = delta_of(db, class);
+	ClassDelta *delta;
 
-	if (delta == NULL || tenant == NO_TENANT || slots <= 0)
+	if (tenant == NO_TENANT || slots <= 0)
 		return;
-	if (delta->tenant != tenant)
-	{
-		/* the class moved to another tenant meanwhile: the older charge stays */
-		if (delta->tenant != NO_TENANT)
-			return;
-		delta->tenant = tenant;
-	}
+	delta = delta_of(db, class, tenant);
+	if (delta == NULL)
+		return;
 	delta->reserved += slots;
 	account_tenant(tenant)->quota.reserved += slots;
 }
@@ -221,9 +243,9 @@ void
 pending_move(DbState *db, const TaskRow *from, ClassEntry *from_class,
 			 const TaskRow *to, ClassEntry *to_class)
 {
-	ClassDelta *from_delta = from_class ? delta_of(db, from_class) : NULL;
+	ClassDelta *from_delta = from_class ? delta_of(db, from_class, NO_TENANT) : NULL;
 	ClassDelta *to_delta = to_class == from_class ? from_delta :
-		to_class ? delta_of(db, to_class) : NULL;
+		to_class ? delta_of(db, to_class, NO_TENANT) : NULL;
 
 	if (row_unfinished(from) && from_delta)
 	{
@@ -260,7 +282,14 @@ pending_reset(void)
 	memo.class = NULL;
 	lost = false;
 	admitted_level = 0;
-	top_xid = InvalidTransactionId;
+	top_xid = InvalidFullTransactionId;
+}
+
+/* Has the open transaction changed what is counted? */
+bool
+pending_any(void)
+{
+	return npinned > 0 || lost;
 }
 
 static bool
@@ -273,15 +302,17 @@ static void
 pending_commit(DbState *db)
 {
 	TimestampTz now = GetCurrentTransactionStopTimestamp();
-	bool		seen;
+	bool		counted;
+	bool		since;
 	bool		wake;
 
 	LWLockAcquire(shmem->lock, LW_EXCLUSIVE);
-	seen = account_seen(&db->seen, top_xid);
+	counted = account_seen(&db->counted, top_xid);
+	since = db->seen.active && !account_seen(&db->seen, top_xid);
 	wake = gate_commit(db) || db->unresolved > 0;
 	for (int i = 0; i < ndeltas; i++)
-		wake |= account_apply(db, &deltas[i], seen, now);
-	for (int i = 0; i < nclaims_out; i++)
+		wake |= account_apply(db, &deltas[i], counted, since, now);
+	for (int i = 0; i < nclaims_out && !counted; i++)
 		account_claim_removed(claims_out[i].class, claims_out[i].at);
 	if (lost)
 		db->recount_wanted = true;
@@ -340,7 +371,7 @@ pending_xact(XactEvent event, void *arg)
 	switch (event)
 	{
 		case XACT_EVENT_PRE_COMMIT:
-			top_xid = GetTopTransactionIdIfAny();
+			top_xid = GetTopFullTransactionIdIfAny();
 			break;
 		case XACT_EVENT_COMMIT:
 			pending_commit(db);

@@ -11,6 +11,7 @@
 #include "account.h"
 
 extern void pending_init(void);
+extern bool pending_any(void);
 extern ClassEntry *pending_class(DbState *db, const TaskRow *row);
 extern void pending_move(DbState *db, const TaskRow *from, ClassEntry *from_class,
 						 const TaskRow *to, ClassEntry *to_class);

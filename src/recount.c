@@ -5,7 +5,9 @@
  * applied after their transaction has become visible, under the same lock.  So
  * one that is applied after the snapshot was published is either visible in it,
  * and counted by the query, or it is not, and is added to Counts.since as well.
- * In the end counters = counted + since; what that changes is drift.
+ * In the end counters = counted + since; what that changes is drift.  One that
+ * was visible but comes only after the end is told by DbState.counted and not
+ * applied again.
  */
 #include "compat.h"
 
@@ -35,18 +37,28 @@ forget_since(ClassEntry *class, void *arg)
 	memset(&class->since, 0, sizeof(Counts));
 }
 
+static FullTransactionId
+full_xid(TransactionId xid, FullTransactionId next)
+{
+	uint32		epoch = EpochFromFullTransactionId(next);
+
+	return FullTransactionIdFromEpochAndXid(epoch - (xid > XidFromFullTransactionId(next)), xid);
+}
+
 /* Take a snapshot and have every later commit compared with it. */
 static Snapshot
 recount_begin(DbState *db)
 {
 	SeenXids   *seen = &db->seen;
+	FullTransactionId next;
 	Snapshot	snapshot;
 
 	(void) GetLatestSnapshot();	/* allocates its arrays, once */
 	LWLockAcquire(shmem->lock, LW_EXCLUSIVE);
 	snapshot = GetLatestSnapshot();
-	seen->xmin = snapshot->xmin;
-	seen->xmax = snapshot->xmax;
+	next = ReadNextFullTransactionId();
+	seen->xmin = full_xid(snapshot->xmin, next);
+	seen->xmax = full_xid(snapshot->xmax, next);
 	seen->count = snapshot->xcnt;
 	memcpy(seen->xip, snapshot->xip, snapshot->xcnt * sizeof(TransactionId));
 	seen->active = true;
@@ -161,6 +173,7 @@ static int
 recount_end(DbState *db, const Counted *rows, uint64 n, RecountRow *found)
 {
 	TimestampTz now = GetCurrentTimestamp();
+	SeenXids	last;
 	int			nfound;
 
 	LWLockAcquire(shmem->lock, LW_EXCLUSIVE);
@@ -176,6 +189,9 @@ recount_end(DbState *db, const Counted *rows, uint64 n, RecountRow *found)
 		db->counted_since = now;
 	}
 	db->drift_at = now;
+	last = db->counted;
+	db->counted = db->seen;
+	db->seen = last;
 	db->seen.active = false;
 	db->ready = true;
 	gate_place_all(db);
@@ -202,9 +218,11 @@ recount(DbState *db, const char *airflow_schema, RecountRow *found)
 		rows = recount_query(snapshot, airflow_schema, &n);
 		nfound = recount_end(db, rows, n, found);
 	}
-	PG_FINALLY();
+	PG_CATCH();
 	{
 		db->seen.active = false;
+		db->recount_wanted = true;
+		PG_RE_THROW();
 	}
 	PG_END_TRY();
 	UnregisterSnapshot(snapshot);

@@ -8,6 +8,7 @@
 #include "storage/ipc.h"
 #include "storage/proc.h"
 #include "storage/shmem.h"
+#include "utils/syscache.h"
 #include "utils/timestamp.h"
 
 #include "account.h"
@@ -32,7 +33,7 @@ static Size
 root_size(void)
 {
 	return add_size(MAXALIGN(sizeof(ShmemRoot)),
-					mul_size(MAX_DATABASES, mul_size(max_xids(), sizeof(TransactionId))));
+					mul_size(2 * MAX_DATABASES, mul_size(max_xids(), sizeof(TransactionId))));
 }
 
 static void
@@ -62,7 +63,8 @@ root_init(ShmemRoot *root)
 	for (int i = 0; i < MAX_DATABASES; i++)
 	{
 		pg_atomic_init_u64(&root->dbs[i].fail_open, 0);
-		root->dbs[i].seen.xip = xip + (Size) i * max_xids();
+		root->dbs[i].seen.xip = xip + (Size) (2 * i) * max_xids();
+		root->dbs[i].counted.xip = xip + (Size) (2 * i + 1) * max_xids();
 	}
 }
 
@@ -98,53 +100,77 @@ shmem_init(void)
 static void
 db_reset(DbState *state, Oid db)
 {
-	TransactionId *xip = state->seen.xip;
+	TransactionId *seen = state->seen.xip;
+	TransactionId *counted = state->counted.xip;
 	uint32		generation = state->generation + 1;
 
 	memset(state, 0, sizeof(DbState));
 	pg_atomic_init_u64(&state->fail_open, 0);
-	state->seen.xip = xip;
+	state->seen.xip = seen;
+	state->counted.xip = counted;
 	state->generation = generation;
 	state->since = shmem->started;
 	state->policy_wanted = 1;
 	state->db = db;
 }
 
+/* State of a database; of InvalidOid: a free place.  NULL when there is none. */
+DbState *
+shmem_find_db(Oid db)
+{
+	for (int i = 0; i < MAX_DATABASES; i++)
+	{
+		if (shmem->dbs[i].db == db)
+			return &shmem->dbs[i];
+	}
+	return NULL;
+}
+
 /*
  * State of this database; NULL without shared memory or when all places are
- * taken.  Places are not freed: the pointer stays good.
+ * taken.  The pointer stays good: a place is freed when its database is gone.
  */
 DbState *
 shmem_db(bool create)
 {
 	static DbState *mine = NULL;
 
-	if (mine != NULL || shmem == NULL)
+	if (mine != NULL || shmem == NULL || !OidIsValid(MyDatabaseId))
 		return mine;
 	LWLockAcquire(shmem->lock, create ? LW_EXCLUSIVE : LW_SHARED);
-	for (int i = 0; i < MAX_DATABASES && mine == NULL; i++)
+	mine = shmem_find_db(MyDatabaseId);
+	if (mine == NULL && create && (mine = shmem_find_db(InvalidOid)) != NULL)
+		db_reset(mine, MyDatabaseId);
+	LWLockRelease(shmem->lock);
+	return mine;
+}
+
+/* Free the places of databases that were dropped.  Needs a transaction. */
+void
+shmem_forget_dropped(void)
+{
+	for (int i = 0; i < MAX_DATABASES; i++)
 	{
 		DbState    *state = &shmem->dbs[i];
 
-		if (state->db == InvalidOid && create)
-			db_reset(state, MyDatabaseId);
-		if (state->db == MyDatabaseId)
-			mine = state;
+		if (!OidIsValid(state->db) ||
+			SearchSysCacheExists1(DATABASEOID, ObjectIdGetDatum(state->db)))
+			continue;
+		LWLockAcquire(shmem->lock, LW_EXCLUSIVE);
+		gate_clear(state);
+		account_forget(state);
+		db_reset(state, InvalidOid);
+		LWLockRelease(shmem->lock);
 	}
-	LWLockRelease(shmem->lock);
-	return mine;
 }
 
 /* Does somebody empty the ring of decisions for this database? */
 bool
 shmem_db_has_worker(Oid db)
 {
-	for (int i = 0; i < MAX_DATABASES; i++)
-	{
-		if (shmem->dbs[i].db == db)
-			return shmem->dbs[i].worker_latch != NULL;
-	}
-	return false;
+	DbState    *state = shmem_find_db(db);
+
+	return state != NULL && state->worker_latch != NULL;
 }
 
 /* Wake the worker of a database; it may be gone, the latch is never freed. */

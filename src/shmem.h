@@ -14,6 +14,7 @@
 #ifndef AIRFLOW_BP_SHMEM_H
 #define AIRFLOW_BP_SHMEM_H
 
+#include "access/transam.h"
 #include "datatype/timestamp.h"
 #include "port/atomics.h"
 #include "storage/latch.h"
@@ -39,14 +40,14 @@ typedef struct Str
 	int			len;			/* -1: NULL */
 } Str;
 
-/* Which transactions a recount has seen; see account_recount_*(). */
+/* What a recount has seen: the transactions that its snapshot sees as over. */
 typedef struct SeenXids
 {
 	bool		active;
-	TransactionId xmin;
-	TransactionId xmax;
+	FullTransactionId xmin;
+	FullTransactionId xmax;
 	int			count;
-	TransactionId *xip;			/* sorted */
+	TransactionId *xip;
 } SeenXids;
 
 /* One database with triggers of ours, or with a worker. */
@@ -83,7 +84,8 @@ typedef struct DbState
 	TimestampTz last_purge;
 	int64		recount_us;
 	char		note[NOTE_BYTES];	/* last error of the worker */
-	SeenXids	seen;
+	SeenXids	seen;			/* by the running recount */
+	SeenXids	counted;		/* by the last one that ended */
 	pg_atomic_uint64 fail_open;
 } DbState;
 
@@ -100,6 +102,8 @@ extern ShmemRoot *shmem;
 
 extern void shmem_init(void);
 extern DbState *shmem_db(bool create);
+extern DbState *shmem_find_db(Oid db);
+extern void shmem_forget_dropped(void);
 extern bool shmem_db_has_worker(Oid db);
 extern void shmem_wake_worker(DbState *db);
 extern Key	key_of(int kind, const Str *strs, int nstrs);

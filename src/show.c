@@ -16,10 +16,12 @@
 #include "guc.h"
 #include "log.h"
 #include "park.h"
+#include "pending.h"
 #include "recount.h"
 #include "spi.h"
 #include "tick.h"
 
+#define ERRCODE_BP_CONFLICT MAKE_SQLSTATE('B', 'P', '0', '0', '4')
 #define ERRCODE_BP_UNAVAILABLE MAKE_SQLSTATE('B', 'P', '0', '0', '5')
 
 PG_FUNCTION_INFO_V1(airflow_bp_held_entries);
@@ -240,6 +242,11 @@ airflow_bp_recount(PG_FUNCTION_ARGS)
 				(errcode(ERRCODE_BP_UNAVAILABLE),
 				 errmsg("there are no counters here"),
 				 errhint("Counters need the primary, airflow_bp in shared_preload_libraries, airflow_bp.enable() and a turn of the worker.")));
+	if (pending_any())
+		ereport(ERROR,
+				(errcode(ERRCODE_BP_CONFLICT),
+				 errmsg("cannot recount in a transaction that has changed tasks"),
+				 errhint("Call airflow_bp.recount() in a transaction of its own.")));
 	found = palloc(account_max_tenants() * sizeof(RecountRow));
 	tick_exclude();
 	SPI_connect();

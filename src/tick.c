@@ -23,6 +23,7 @@
 #include "guc.h"
 #include "log.h"
 #include "park.h"
+#include "pending.h"
 #include "policy.h"
 #include "recount.h"
 #include "spi.h"
@@ -30,6 +31,7 @@
 
 #define STEP_TIMEOUT_MS 500
 #define RECOUNT_SHARE 100		/* a recount may take 1/100 of the time */
+#define RECOUNT_SHARE_WANTED 10	/* and 1/10 when counters are known to be wrong */
 #define FILL_BATCH 256
 #define TURN_PERIOD_US USECS_PER_SEC
 #define PURGE_PERIOD_US (10 * USECS_PER_MINUTE)
@@ -74,7 +76,7 @@ bool
 tick_due(DbState *db, TimestampTz now)
 {
 	return db->policy_wanted != db->policy_version || db->unresolved > 0 ||
-		(db->enabled && !db->ready) || now - db->last_full >= TURN_PERIOD_US;
+		(db->enabled && (!db->ready || park_due(db))) || now - db->last_full >= TURN_PERIOD_US;
 }
 
 /* What Airflow is here, and are we part of it? */
@@ -135,7 +137,9 @@ step_recount(Turn *turn)
 	TimestampTz start = GetCurrentTimestamp();
 	RecountRow *found;
 
-	if (db->ready && !db->recount_wanted && turn->now - db->last_recount < period)
+	if (db->recount_wanted)
+		period = db->recount_us * RECOUNT_SHARE_WANTED;
+	if (pending_any() || (db->ready && turn->now - db->last_recount < period))
 		return;
 	found = palloc(account_max_tenants() * sizeof(RecountRow));
 	recount(db, turn->airflow_schema, found);
@@ -168,7 +172,7 @@ step_grant(Turn *turn)
 static void
 step_park(Turn *turn)
 {
-	park_turn(turn->db);
+	park_turn(turn->db, turn->airflow_schema);
 }
 
 static void

@@ -8,10 +8,12 @@
  */
 #include "compat.h"
 
+#include "access/genam.h"
+#include "access/htup_details.h"
+#include "access/table.h"
 #include "access/xact.h"
 #include "catalog/objectaccess.h"
 #include "catalog/pg_database.h"
-#include "commands/dbcommands.h"
 #include "commands/extension.h"
 #include "pgstat.h"
 #include "postmaster/bgworker.h"
@@ -20,6 +22,7 @@
 #include "storage/proc.h"
 #include "tcop/tcopprot.h"
 #include "utils/builtins.h"
+#include "utils/fmgroids.h"
 #include "utils/guc.h"
 #include "utils/memutils.h"
 #include "utils/snapmgr.h"
@@ -49,22 +52,11 @@ typedef struct Launched
 
 static Launched launched[MAX_DATABASES];
 
-static DbState *
-db_of(Oid db)
-{
-	for (int i = 0; i < MAX_DATABASES; i++)
-	{
-		if (shmem->dbs[i].db == db)
-			return &shmem->dbs[i];
-	}
-	return NULL;
-}
-
 /* A database is about to be dropped: its worker must not be in the way. */
 static void
 stop_worker_of(Oid dboid)
 {
-	DbState    *db = shmem == NULL ? NULL : db_of(dboid);
+	DbState    *db = shmem == NULL ? NULL : shmem_find_db(dboid);
 
 	if (db == NULL || db->worker_pid == 0)
 		return;
@@ -100,7 +92,7 @@ launch_place(Oid db)
 	{
 		if (launched[i].db == db)
 			return &launched[i];
-		if (launched[i].db == InvalidOid && place == NULL)
+		if (place == NULL && !is_running(&launched[i]))
 			place = &launched[i];
 	}
 	if (place != NULL)
@@ -111,7 +103,7 @@ launch_place(Oid db)
 static bool
 is_dropping(Oid dboid)
 {
-	DbState    *db = db_of(dboid);
+	DbState    *db = shmem_find_db(dboid);
 
 	if (db == NULL || !db->dropping)
 		return false;
@@ -120,9 +112,20 @@ is_dropping(Oid dboid)
 	return db->dropping;
 }
 
+/* The launcher may have ended, and its workers not. */
+static bool
+has_worker(Oid dboid)
+{
+	DbState    *db = shmem_find_db(dboid);
+
+	return db != NULL && db->worker_pid != 0;
+}
+
 static void
 launch(Oid db)
 {
+	static bool said = false;
+	bool		registered;
 	Launched   *place = launch_place(db);
 	BackgroundWorker worker = {
 		.bgw_flags = BGWORKER_SHMEM_ACCESS | BGWORKER_BACKEND_DATABASE_CONNECTION,
@@ -132,7 +135,7 @@ launch(Oid db)
 		.bgw_notify_pid = MyProcPid
 	};
 
-	if (place == NULL || is_running(place) || is_dropping(db))
+	if (place == NULL || is_running(place) || is_dropping(db) || has_worker(db))
 		return;
 	snprintf(worker.bgw_name, BGW_MAXLEN, "airflow_bp worker");
 	snprintf(worker.bgw_type, BGW_MAXLEN, "airflow_bp worker");
@@ -141,10 +144,36 @@ launch(Oid db)
 	if (place->handle != NULL)
 		pfree(place->handle);
 	place->handle = NULL;
-	if (!RegisterDynamicBackgroundWorker(&worker, &place->handle))
+	registered = RegisterDynamicBackgroundWorker(&worker, &place->handle);
+	if (!registered && !said)
 		ereport(LOG,
 				(errmsg("airflow_bp: no background worker slot is free"),
 				 errhint("Raise max_worker_processes.")));
+	said = !registered;
+}
+
+/*
+ * OID of a database by a scan without index: after a start, a process that is
+ * connected to no database may not have the means to open one.
+ */
+static Oid
+database_oid(const char *name)
+{
+	Oid			oid = InvalidOid;
+	Relation	rel = table_open(DatabaseRelationId, AccessShareLock);
+	ScanKeyData key;
+	SysScanDesc scan;
+	HeapTuple	tuple;
+
+	ScanKeyInit(&key, Anum_pg_database_datname, BTEqualStrategyNumber, F_NAMEEQ,
+				CStringGetDatum(name));
+	scan = systable_beginscan(rel, InvalidOid, false, NULL, 1, &key);
+	tuple = systable_getnext(scan);
+	if (HeapTupleIsValid(tuple))
+		oid = ((Form_pg_database) GETSTRUCT(tuple))->oid;
+	systable_endscan(scan);
+	table_close(rel, AccessShareLock);
+	return oid;
 }
 
 static void
@@ -154,6 +183,7 @@ launch_all(MemoryContext keep)
 	ListCell   *cell;
 
 	StartTransactionCommand();
+	shmem_forget_dropped();
 	if (!SplitIdentifierString(pstrdup(guc_database), ',', &names))
 		ereport(LOG,
 				(errmsg("airflow_bp: airflow_bp.database is not a list of names")));
@@ -161,7 +191,7 @@ launch_all(MemoryContext keep)
 	{
 		foreach(cell, names)
 		{
-			Oid			db = get_database_oid(lfirst(cell), true);
+			Oid			db = database_oid(lfirst(cell));
 			MemoryContext context = MemoryContextSwitchTo(keep);
 
 			if (OidIsValid(db))
@@ -224,6 +254,8 @@ static void
 worker_enter(DbState *db)
 {
 	LWLockAcquire(shmem->lock, LW_EXCLUSIVE);
+	if (db->worker_pid != 0)
+		proc_exit(0);			/* of a launcher that has ended */
 	db->worker_pid = MyProcPid;
 	db->worker_latch = MyLatch;
 	db->dropping = false;
@@ -317,6 +349,11 @@ airflow_bp_tick(PG_FUNCTION_ARGS)
 				 errmsg("a standby takes no turns"),
 				 errhint("Call airflow_bp.tick() on the primary.")));
 	db = shmem_db(true);
+	if (db == NULL)
+	{
+		shmem_forget_dropped();
+		db = shmem_db(true);
+	}
 	if (db == NULL)
 		ereport(ERROR,
 				(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
