@@ -146,16 +146,16 @@ catalog_read_task(TupleTableSlot *slot, TaskRow *row)
 {
 	bool		isnull;
 	Datum		value;
-	Str			state;
 
 	if (!catalog_read_text(slot, tasks.attno[COL_DAG_ID], &row->dag_id) ||
 		!catalog_read_text(slot, tasks.attno[COL_RUN_ID], &row->run_id) ||
 		!catalog_read_text(slot, tasks.attno[COL_POOL], &row->pool) ||
 		!catalog_read_text(slot, tasks.attno[COL_QUEUE], &row->queue) ||
 		!catalog_read_text(slot, tasks.attno[COL_EXECUTOR], &row->executor) ||
-		!catalog_read_text(slot, tasks.attno[COL_STATE], &state))
+		!catalog_read_text(slot, tasks.attno[COL_STATE], &row->state_name))
 		return false;
-	row->state = state.len < 0 ? TASK_NONE : task_state_parse(state.data, state.len);
+	row->state = row->state_name.len < 0 ? TASK_NONE :
+		task_state_parse(row->state_name.data, row->state_name.len);
 	row->slots = read_int(slot, COL_POOL_SLOTS);
 	row->priority = read_int(slot, COL_PRIORITY);
 	row->try_number = read_int(slot, COL_TRY_NUMBER);

@@ -22,6 +22,7 @@ typedef struct TaskRow
 	Str			pool;
 	Str			queue;
 	Str			executor;
+	Str			state_name;		/* tells finished states apart */
 	TaskState	state;
 	int32		slots;
 	int32		priority;

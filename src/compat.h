@@ -14,6 +14,12 @@
 
 #include "miscadmin.h"
 
+#if PG_VERSION_NUM < 160000
+/* Of functions only. */
+#define object_aclcheck(classid, objectid, roleid, mode) \
+	pg_proc_aclcheck((objectid), (roleid), (mode))
+#endif
+
 /* PostgreSQL 17 made MyBackendType visible to all and renamed nothing we use. */
 
 #endif							/* AIRFLOW_BP_COMPAT_H */
