@@ -298,7 +298,7 @@ policy_compile(DbState *db)
 		/* triggers made anew: what went on before was not counted */
 		db->enabled_at = enabled_at;
 		db->since = GetCurrentTimestamp();
-		db->ready = false;
+		gate_clear(db);
 	}
 	apply_tenants(db, tenants, n);
 	apply_classes(&classes);
