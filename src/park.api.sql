@@ -42,7 +42,7 @@ CREATE FUNCTION airflow_bp.park_runs_query(airflow_schema text) RETURNS text
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $body$
 	SELECT format($query$
 		SELECT u.place, r.*, s.dag_version_id AS version_id, s.dag_hash, s.data, s.data_compressed,
-			hashtextextended(concat_ws(' ', latest.id, latest.dag_hash), 0) | 1 AS stamp,
+			CASE WHEN latest.id IS NULL THEN 0 ELSE hashtextextended(concat_ws(' ', latest.id, latest.dag_hash), 0) | 1 END AS stamp,
 			-- Schedulers keep a DAG that was changed in place for a while.
 			latest.last_updated < greatest(latest.created_at + interval '1 s', now() - interval '1 min') AS settled
 		FROM unnest($1) WITH ORDINALITY u (id, place)
@@ -99,7 +99,7 @@ CREATE FUNCTION airflow_bp.park_stamps(airflow_schema text, runs int[]) RETURNS 
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $body$
 BEGIN
 	RETURN QUERY EXECUTE format($query$
-		SELECT u.place, coalesce(hashtextextended(concat_ws(' ', latest.id, latest.dag_hash), 0) | 1, 0)
+		SELECT u.place, CASE WHEN latest.id IS NULL THEN 0 ELSE hashtextextended(concat_ws(' ', latest.id, latest.dag_hash), 0) | 1 END
 		FROM unnest($1) WITH ORDINALITY u (id, place)
 		LEFT JOIN %1$I.dag_run r ON r.id = u.id
 		LEFT JOIN LATERAL (SELECT v.id, l.dag_hash FROM %1$I.dag_version v LEFT JOIN %1$I.serialized_dag l ON l.dag_version_id = v.id
