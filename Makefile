@@ -10,10 +10,13 @@ OBJS = \
 	src/age.o \
 	src/airflow_bp.o \
 	src/catalog.o \
+	src/examine.o \
 	src/gate.o \
 	src/guc.o \
 	src/log.o \
 	src/park.o \
+	src/park_state.o \
+	src/park_turn.o \
 	src/pending.o \
 	src/policy.o \
 	src/queue.o \
@@ -32,12 +35,14 @@ SQL_PARTS = \
 	src/floor.api.sql \
 	src/policy.tables.sql \
 	src/log.tables.sql \
+	src/park.tables.sql \
 	src/catalog.api.sql \
 	src/policy.api.sql \
 	src/gate.api.sql \
 	src/park.api.sql \
 	src/worker.api.sql \
-	src/queue.api.sql
+	src/queue.api.sql \
+	src/privileges.sql
 
 DATA = $(wildcard updates/*.sql)
 DATA_built = $(EXTENSION)--$(EXTVERSION).sql

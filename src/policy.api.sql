@@ -44,7 +44,7 @@ COMMENT ON FUNCTION airflow_bp.check_choice(text, text, text[]) IS 'Raises BP001
 CREATE FUNCTION airflow_bp.set_tenant(name text, nominal int, cohort text DEFAULT NULL, borrowing_limit int DEFAULT NULL,
 	lending_limit int DEFAULT NULL, weight float8 DEFAULT 1, queueing text DEFAULT 'strict',
 	count_deferred boolean DEFAULT false, mode text DEFAULT NULL) RETURNS void
-LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
 	PERFORM airflow_bp.check_name('tenant', set_tenant.name);
 	PERFORM airflow_bp.check_limit('nominal', set_tenant.nominal);
@@ -71,7 +71,7 @@ COMMENT ON FUNCTION airflow_bp.set_tenant(text, int, text, int, int, float8, tex
 'Makes or replaces a tenant. nominal in slots, NULL: unlimited; queueing strict (nobody passes the head of the line) or best_effort; mode NULL: that of the deployment. BP001 bad name or choice, BP002 bad number, 0A000 cohort or limits given.';
 
 CREATE FUNCTION airflow_bp.drop_tenant(name text) RETURNS void
-LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
 	IF EXISTS (SELECT FROM airflow_bp.tenant_rule r WHERE r.tenant = drop_tenant.name) THEN
 		RAISE EXCEPTION USING ERRCODE = 'BP004', MESSAGE = format('tenant "%s" is in use by a rule', drop_tenant.name),
@@ -89,7 +89,7 @@ COMMENT ON FUNCTION airflow_bp.drop_tenant(text) IS
 'Drops a tenant that no rule names; its held tasks go to the tenant that the rules give them then. BP001 no such tenant, BP004 a rule names it.';
 
 CREATE FUNCTION airflow_bp.add_tenant_rule(tenant text, match_on text, pattern text, place int DEFAULT NULL) RETURNS int
-LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
 	chosen int;
 BEGIN
@@ -116,7 +116,7 @@ COMMENT ON FUNCTION airflow_bp.add_tenant_rule(text, text, text, int) IS
 'Adds a rule and returns its place; the first match by place wins. match_on: team, tag, dag_id, owner, pool, queue. pattern: glob with * and ?, or a regular expression after a leading ~. BP001 unknown tenant or match_on, BP003 bad pattern, BP004 place taken.';
 
 CREATE FUNCTION airflow_bp.drop_tenant_rule(place int) RETURNS void
-LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
 	DELETE FROM airflow_bp.tenant_rule r WHERE r.place = drop_tenant_rule.place;
 	IF NOT FOUND THEN
@@ -163,7 +163,7 @@ COMMENT ON FUNCTION airflow_bp.match_tenants(text[], text[], text[]) IS
 'For each place n of the arrays, from 1, the tenant that the rules name; no row where no rule matches.';
 
 CREATE FUNCTION airflow_bp.tenant_of(dag_id text, pool text DEFAULT NULL, queue text DEFAULT NULL) RETURNS text
-LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 	SELECT coalesce((SELECT m.tenant FROM airflow_bp.match_tenants(ARRAY[$1], ARRAY[$2], ARRAY[$3]) m), 'default')
 $$;
 COMMENT ON FUNCTION airflow_bp.tenant_of(text, text, text) IS 'Tenant of the tasks of a DAG in a pool and queue, by the rules as they stand in the table.';

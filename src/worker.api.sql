@@ -68,7 +68,7 @@ COMMENT ON FUNCTION airflow_bp.with_short_locks(text) IS
 'Runs a statement with a lock_timeout of 50 ms, up to 100 times, so that Airflow never queues behind it for longer. BP004 when it got no lock.';
 
 CREATE FUNCTION airflow_bp.set_mode(mode text) RETURNS void
-LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
 	old text;
 BEGIN
@@ -147,13 +147,13 @@ COMMENT ON FUNCTION airflow_bp.disable() IS
 'Sets the mode to off and removes the triggers. Held tasks start as in plain Airflow. Policy and logs stay. Takes short locks only, with retries. BP004 no lock to be had.';
 
 CREATE FUNCTION airflow_bp.tick() RETURNS boolean
-LANGUAGE c VOLATILE SET search_path = pg_catalog, pg_temp SET lock_timeout = '50ms'
+LANGUAGE c VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET lock_timeout = '50ms'
 AS 'MODULE_PATHNAME', 'airflow_bp_tick';
 COMMENT ON FUNCTION airflow_bp.tick() IS
 'One turn of the worker, by hand or by pg_cron: compiles policy, recounts, grants, evaluates parked runs, writes the decision log. False when another is at it. BP005 not preloaded, or a standby.';
 
 CREATE FUNCTION airflow_bp.recount() RETURNS TABLE (tenant text, counter bigint, counted bigint, drift bigint)
-LANGUAGE c VOLATILE SET search_path = pg_catalog, pg_temp AS 'MODULE_PATHNAME', 'airflow_bp_recount';
+LANGUAGE c VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS 'MODULE_PATHNAME', 'airflow_bp_recount';
 COMMENT ON FUNCTION airflow_bp.recount() IS
 'Counts the tables again, exactly, while transactions run, and compares: slots of each tenant by the counters and by the tables; drift must be 0. The counters are corrected. BP005 not preloaded, not enabled, or a standby.';
 
@@ -193,7 +193,7 @@ COMMENT ON FUNCTION airflow_bp.status() IS
 'One row: versions, mode, worker and its last turn (tick_ms: its length), drift_slots (recount minus counters, must be 0), held tasks, parked runs, fail_open_total (asks and changes that could not be judged and were let through), note (what to know or do). NULL: cannot be known.';
 
 CREATE FUNCTION airflow_bp.undo(act_id bigint) RETURNS void
-LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
 	done airflow_bp.act;
 BEGIN
@@ -212,3 +212,136 @@ END
 $$;
 COMMENT ON FUNCTION airflow_bp.undo(bigint) IS 'Takes a logged act back, where nothing has changed since. BP001 no such act, BP004 cannot be undone.';
 
+
+-- Rights.  What no list names is for the owner of the extension alone.
+
+CREATE FUNCTION airflow_bp.functions_for(audience text) RETURNS SETOF regprocedure
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+	SELECT p.oid::regprocedure FROM pg_proc p
+	WHERE p.pronamespace = 'airflow_bp'::regnamespace AND p.proname = ANY (CASE audience
+		WHEN 'reader' THEN '{status,queue,queue_rates,waiting,waiting_summary,tenants,tenant_of,held,parked,policy_version,policy_wanted,known_heads}'::name[]
+		WHEN 'operator' THEN '{set_mode,set_tenant,drop_tenant,add_tenant_rule,drop_tenant_rule,undo,tick,recount}'::name[] END)
+$$;
+COMMENT ON FUNCTION airflow_bp.functions_for(text) IS 'Functions that grant_reader() gives (audience reader), and those that grant_operator() gives on top (operator).';
+
+CREATE FUNCTION airflow_bp.grant_functions(role regrole, audience text) RETURNS void
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+	function regprocedure;
+BEGIN
+	IF role IS NULL OR role = 0 THEN
+		RAISE EXCEPTION USING ERRCODE = 'BP001', MESSAGE = 'no role is given', HINT = 'Give the name of a role.';
+	END IF;
+	FOR function IN SELECT airflow_bp.functions_for(audience) LOOP
+		EXECUTE format('GRANT EXECUTE ON FUNCTION %s TO %s', function, role);
+	END LOOP;
+END
+$$;
+COMMENT ON FUNCTION airflow_bp.grant_functions(regrole, text) IS 'Grants a role the functions of functions_for(). BP001 no role.';
+
+CREATE FUNCTION airflow_bp.grant_reader(role regrole) RETURNS void
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+	PERFORM airflow_bp.grant_functions(role, 'reader');
+	EXECUTE format('GRANT USAGE ON SCHEMA airflow_bp TO %s', role);
+	EXECUTE format('GRANT SELECT ON ALL TABLES IN SCHEMA airflow_bp TO %s', role);
+END
+$$;
+COMMENT ON FUNCTION airflow_bp.grant_reader(regrole) IS
+'Lets a role read: the views, the tables of policy and of logs, and the functions that only read. It needs no right on the tables of Airflow. Call it again after an upgrade of the extension. BP001 no role.';
+
+CREATE FUNCTION airflow_bp.grant_operator(role regrole) RETURNS void
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+	PERFORM airflow_bp.grant_reader(role);
+	PERFORM airflow_bp.grant_functions(role, 'operator');
+END
+$$;
+COMMENT ON FUNCTION airflow_bp.grant_operator(regrole) IS
+'Lets a role read and operate: modes, tenants, rules, undo, tick, recount. Not enable() and disable(), which change the tables of Airflow, not pg_cron, and no writing to our tables but by functions; set_mode(''off'') is enough to let everything start. Call it again after an upgrade of the extension. BP001 no role.';
+
+-- pg_cron is optional, and may be in another database than Airflow.
+
+CREATE FUNCTION airflow_bp.cron_schedule(period interval) RETURNS text
+LANGUAGE plpgsql IMMUTABLE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+	seconds numeric := extract(epoch FROM period);
+BEGIN
+	IF seconds IN (1, 2, 3, 4, 5, 6, 10, 12, 15, 20, 30) THEN
+		RETURN format('%s seconds', seconds::int);
+	ELSIF seconds / 60 IN (1, 2, 3, 4, 5, 6, 10, 12, 15, 20, 30) THEN
+		RETURN format('*/%s * * * *', (seconds / 60)::int);
+	END IF;
+	RAISE EXCEPTION USING ERRCODE = 'BP002', MESSAGE = format('period must divide a minute or an hour evenly: %s', coalesce(period::text, 'NULL')),
+		HINT = 'Give 1, 2, 3, 4, 5, 6, 10, 12, 15, 20 or 30 seconds or minutes.';
+END
+$$;
+COMMENT ON FUNCTION airflow_bp.cron_schedule(interval) IS 'The period as pg_cron writes it; whole seconds need pg_cron 1.5. BP002 when it cannot be written.';
+
+CREATE FUNCTION airflow_bp.cron_database() RETURNS name
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+	-- Not current_setting(): a name in the configuration file alone does not load pg_cron.
+	found name := (SELECT s.setting FROM pg_settings s WHERE s.name = 'cron.database_name');
+BEGIN
+	IF found IS NULL THEN
+		RAISE EXCEPTION USING ERRCODE = 'BP005', MESSAGE = 'pg_cron is not loaded',
+			HINT = 'Install pg_cron, add it to shared_preload_libraries and restart; or use the worker: set airflow_bp.database.';
+	ELSIF found = current_database() AND NOT EXISTS (SELECT FROM pg_extension e WHERE e.extname = 'pg_cron') THEN
+		RAISE EXCEPTION USING ERRCODE = 'BP005', MESSAGE = 'pg_cron is loaded, but not installed in this database',
+			HINT = 'Run: CREATE EXTENSION pg_cron;';
+	END IF;
+	RETURN found;
+END
+$$;
+COMMENT ON FUNCTION airflow_bp.cron_database() IS 'The database in which pg_cron keeps its jobs. BP005 without pg_cron.';
+
+CREATE FUNCTION airflow_bp.cron_version() RETURNS int[]
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+	SELECT string_to_array(substring(coalesce(e.extversion, a.default_version) FROM '^[0-9]+[.][0-9]+'), '.')::int[]
+	FROM pg_available_extensions a LEFT JOIN pg_extension e ON e.extname = a.name WHERE a.name = 'pg_cron'
+$$;
+COMMENT ON FUNCTION airflow_bp.cron_version() IS 'Version of pg_cron here, or else of the one that can be installed.';
+
+CREATE FUNCTION airflow_bp.unschedule_pg_cron() RETURNS boolean
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+	removed boolean;
+BEGIN
+	IF airflow_bp.cron_database() <> current_database() THEN
+		RAISE EXCEPTION USING ERRCODE = 'BP005', MESSAGE = format('pg_cron keeps its jobs in database "%s"', airflow_bp.cron_database()),
+			HINT = format('Run there: SELECT cron.unschedule(jobid) FROM cron.job WHERE command = %L AND database = %L;',
+				'SELECT airflow_bp.tick()', current_database());
+	END IF;
+	SELECT coalesce(bool_or(cron.unschedule(j.jobid)), false) INTO removed
+	FROM cron.job j WHERE j.jobname = 'airflow_bp' AND j.database = current_database();
+	RETURN removed;
+END
+$$;
+COMMENT ON FUNCTION airflow_bp.unschedule_pg_cron() IS
+'Removes the job that schedule_with_pg_cron() made; false when there is none. BP005 without pg_cron, or when it is in another database: the hint has the statement to run there.';
+
+CREATE FUNCTION airflow_bp.schedule_with_pg_cron(period interval DEFAULT '1 second') RETURNS bigint
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+	schedule text := airflow_bp.cron_schedule(period);
+	elsewhere boolean := airflow_bp.cron_database() <> current_database();
+	version int[] := airflow_bp.cron_version();
+BEGIN
+	IF version < '{1,4}' AND elsewhere THEN
+		RAISE EXCEPTION USING ERRCODE = 'BP005', MESSAGE = format('pg_cron %s runs jobs only in database "%s"',
+			array_to_string(version, '.'), airflow_bp.cron_database()), HINT = 'Upgrade pg_cron to 1.4 or later, or use the worker: set airflow_bp.database.';
+	ELSIF version < '{1,5}' AND period < interval '1 minute' THEN
+		RAISE EXCEPTION USING ERRCODE = 'BP005', MESSAGE = format('pg_cron %s knows no periods under a minute', array_to_string(version, '.')),
+			HINT = 'Upgrade pg_cron to 1.5 or later, give a period of ''1 minute'', or use the worker: set airflow_bp.database.';
+	ELSIF elsewhere THEN
+		RAISE EXCEPTION USING ERRCODE = 'BP005', MESSAGE = format('pg_cron keeps its jobs in database "%s"', airflow_bp.cron_database()),
+			HINT = format('Run there: SELECT cron.schedule_in_database(%L, %L, %L, %L);', 'airflow_bp ' || current_database(), schedule,
+				'SELECT airflow_bp.tick()', current_database());
+	END IF;
+	PERFORM airflow_bp.unschedule_pg_cron();
+	RETURN cron.schedule('airflow_bp', schedule, 'SELECT airflow_bp.tick()');
+END
+$$;
+COMMENT ON FUNCTION airflow_bp.schedule_with_pg_cron(interval) IS
+'Has pg_cron call tick() at a period, as the role that calls this, and returns the number of the job; again: replaces it. Not needed where the worker runs. Periods that divide a minute (pg_cron 1.5 or later) or an hour. pg_cron logs each run in cron.job_run_details unless cron.log_run is off. BP002 bad period, BP005 without pg_cron, too old, or in another database: the hint has the statement to run there.';
