@@ -94,11 +94,14 @@ suite_regress()
 	run_regress src/test/regress/pg_regress "$logs/$1" --inputdir=. --dbname=airflow_bp_regress "${tests[@]}"
 }
 
+# The specs share one database with the schema of an Airflow and the functions of tasks.sql.
 suite_isolation()
 {
 	set -- test/specs/*.spec
 	[ -e "$1" ] || return
-	run_regress src/test/isolation/pg_isolation_regress "$logs/isolation" --inputdir=test --dbname=airflow_bp_isolation \
+	createdb isolation && psql -X -q -d isolation -v ON_ERROR_STOP=1 -f test/fixtures/airflow_3_3_2.sql \
+		-c 'CREATE EXTENSION airflow_bp' -f test/fixtures/tasks.sql || return
+	run_regress src/test/isolation/pg_isolation_regress "$logs/isolation" --inputdir=test --use-existing --dbname=isolation \
 		$(basename -s .spec -a "$@")
 }
 
@@ -116,11 +119,11 @@ suite_tap()
 	set -- test/t/*.pl
 	[ -e "$1" ] || return
 	scratch=$(mktemp -d "${TMPDIR:-/tmp}/airflow_bp.XXXXXX") || return
-	cp -r test "$scratch/"
+	cp -r test "$scratch/" && mkdir "$scratch/tmp" || return
 	local as=()
 	[ "$(id -u)" != 0 ] || as=(runuser -u postgres --)
 	[ "$(id -u)" != 0 ] || chown -R postgres: "$scratch"
-	cd "$scratch" && "${as[@]}" env PERL5LIB="$PGXS_DIR/src/test/perl" TESTDIR="$scratch" \
+	cd "$scratch" && "${as[@]}" env PERL5LIB="$PGXS_DIR/src/test/perl" TESTDIR="$scratch" TMPDIR="$scratch/tmp" \
 		PG_REGRESS="$PGXS_DIR/src/test/regress/pg_regress" prove -v --timer "$@" 2>&1
 }
 
@@ -172,7 +175,7 @@ run_suite()
 for suite; do
 	[[ " $all " == *" $suite "* ]] || { echo "no suite $suite; there are: $all" >&2; exit 2; }
 done
-test/setup.sh && . test/pg_config.sh && run_child test/setup.sh build || exit 1
+test/setup.sh && . test/pg_config.sh && run_child test/setup.sh build asserts || exit 1
 mkdir -p "$logs"
 
 passed=0 failed=0 skipped=0 number=0
@@ -197,5 +200,6 @@ for suite; do
 		tail -n "${TAIL:-60}" "$logs/$suite.log" | sed -e 's/^/    /' -e '$a\'
 	fi
 done
+run_child test/setup.sh build || failed=$((failed + 1))
 echo "$passed passed, $failed failed$([ $skipped = 0 ] || echo ", $skipped skipped")"
 [ "$failed" = 0 ]

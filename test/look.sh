@@ -40,6 +40,13 @@ unguarded()
 	grep -nE '^CREATE (OR REPLACE|.*IF NOT EXISTS)' "$@" /dev/null
 }
 
+# What is in src and not in the lists of the Makefile.
+unlisted()
+{
+	comm -23 <({ ls src/*.c | sed 's/c$/o/'; ls src/*.sql; } | sort) <(grep -oE 'src/[a-z_.]+' Makefile | sort)
+}
+
+check "the Makefile lists all of src" unlisted
 check "no blanks at the end of a line" grep -nE '[ 	]+$' "${all[@]}"
 check "C is indented by tabs" grep -nE '^ {2,}[^ *]' "${c[@]}"
 check "braces of blocks stand on their own lines" grep -nE '^\s*(if|for|while|switch|else|do)\b.*\{\s*$' "${c[@]}"

@@ -1,7 +1,7 @@
 #!/bin/bash
 # Install what is missing to build and test; quick when nothing is.
 # usage: setup.sh                  the compiler, PostgreSQL and the test tools
-#        setup.sh build            the extension, built here and installed
+#        setup.sh build [asserts]  the extension, built and installed; with asserts in a tree of its own
 #        setup.sh airflow VERSION  a Python environment with that Airflow; prints its directory
 set -u
 
@@ -150,19 +150,24 @@ airflow()
 # Built by the caller, installed by root where that is needed.
 build()
 {
-	local out as=()
+	local out as=() flags=()
 
 	. "$(dirname "$0")/pg_config.sh"
 	cd "$(dirname "$0")/.." || exit 1
-	say "build"
-	out=$(make -s 2>&1) || { printf '%s\n' "$out" | tail -n 40 >&2; die "the extension does not build"; }
+	flags=("PG_CONFIG=$PG_CONFIG")
+	say "build${1:+ with $1}"
+	if [ "${1:-}" = asserts ]; then
+		mkdir -p build/asserts && cp -ru Makefile airflow_bp.control src build/asserts/ && cd build/asserts || exit 1
+		flags+=(ASSERT=1)
+	fi
+	out=$(make -s "${flags[@]}" 2>&1) || { printf '%s\n' "$out" | tail -n 40 >&2; die "the extension does not build"; }
 	[ -w "$("$PG_CONFIG" --pkglibdir)" ] || as=(as_root)
-	"${as[@]}" make -s install PG_CONFIG="$PG_CONFIG" >/dev/null
+	"${as[@]}" make -s install "${flags[@]}" >/dev/null
 }
 
 case ${1:-} in
 	'') install_packages ;;
-	build) build ;;
+	build) build "${2:-}" ;;
 	airflow) airflow "${2:?version}" ;;
 	*) sed -n '2,6s/^# //p' "$0" >&2; exit 2 ;;
 esac
