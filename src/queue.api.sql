@@ -101,9 +101,12 @@ WITH unfinished AS MATERIALIZED (
 	LEFT JOIN (SELECT pool, sum(pool_slots) FILTER (WHERE state IN ('running', 'queued')) AS executing,
 			sum(pool_slots) FILTER (WHERE state = 'deferred') AS deferred
 		FROM unfinished GROUP BY 1) u ON u.pool = p.pool
+), class AS MATERIALIZED (
+	SELECT row_number() OVER () AS n, * FROM (SELECT DISTINCT dag_id, pool, queue FROM unfinished) u
 ), tenant AS (
-	SELECT dag_id, pool, queue, airflow_bp.tenant_of(dag_id, pool, queue) AS tenant
-	FROM (SELECT DISTINCT dag_id, pool, queue FROM unfinished) u
+	SELECT class.*, coalesce(m.tenant, 'default') AS tenant
+	FROM class LEFT JOIN airflow_bp.match_tenants((SELECT array_agg(dag_id ORDER BY n) FROM class),
+		(SELECT array_agg(pool ORDER BY n) FROM class), (SELECT array_agg(queue ORDER BY n) FROM class)) m ON m.n = class.n
 ), look AS (
 	SELECT DISTINCT ON (x.ti_id) x.ti_id, x.end_date AS look_ended, x.reschedule_date
 	FROM unfinished u JOIN %11$s x ON x.ti_id = u.id
@@ -268,9 +271,12 @@ WITH t AS MATERIALIZED (
 	SELECT * FROM %1$s t
 	WHERE state IS NULL OR state IN ('scheduled', 'queued', 'running', 'restarting', 'deferred', 'up_for_retry',
 		'up_for_reschedule', 'awaiting_input')
+), class AS MATERIALIZED (
+	SELECT row_number() OVER () AS n, * FROM (SELECT DISTINCT dag_id, pool, queue FROM t WHERE $1 = 'tenant') d
 ), n AS (
-	SELECT dag_id, pool, queue, airflow_bp.tenant_of(dag_id, pool, queue) AS tenant
-	FROM (SELECT DISTINCT dag_id, pool, queue FROM t WHERE $1 = 'tenant') d
+	SELECT class.*, coalesce(m.tenant, 'default') AS tenant
+	FROM class LEFT JOIN airflow_bp.match_tenants((SELECT array_agg(dag_id ORDER BY n) FROM class),
+		(SELECT array_agg(pool ORDER BY n) FROM class), (SELECT array_agg(queue ORDER BY n) FROM class)) m ON m.n = class.n
 )
 SELECT CASE $1 WHEN 'pool' THEN t.pool WHEN 'queue' THEN coalesce(t.queue, '(default)')
 		WHEN 'executor' THEN coalesce(t.executor, '(default)') WHEN 'tenant' THEN n.tenant WHEN 'dag' THEN t.dag_id
