@@ -25,6 +25,7 @@
 #include "pending.h"
 
 #define MAX_TOUCHED 4096
+#define MAX_PASSED 1000
 
 /* A decision of the open transaction, carried out when it ends. */
 typedef struct Touched
@@ -113,6 +114,14 @@ held_is_head(TenantState *tenant, HeldEntry *entry)
 		pairingheap_first(line_of(tenant)) == &entry->place;
 }
 
+/* Is a task in line that goes before this ask?  With best effort only one that may fit. */
+static bool
+others_first(TenantState *tenant, HeldEntry *entry)
+{
+	return tenant->waiting > 0 && !held_is_head(tenant, entry) &&
+		(!tenant->best_effort || admit_available(&tenant->quota) >= tenant->smallest);
+}
+
 /* Take an entry out of its line or its grant. */
 static void
 held_unplace(HeldEntry *entry)
@@ -147,6 +156,7 @@ held_place(HeldEntry *entry)
 	if (entry->reason == REASON_NEVER_FITS)
 		entry->reason = REASON_QUOTA;
 	pairingheap_add(line_of(tenant), &entry->place);
+	tenant->smallest = tenant->waiting == 0 ? entry->slots : Min(tenant->smallest, entry->slots);
 	tenant->waiting++;
 	entry->state = HELD_WAITING;
 }
@@ -405,7 +415,7 @@ gate_judge(DbState *db, const TaskRow *row, ClassEntry *class, TimestampTz now)
 		reason = mode == MODE_OFF || (entry != NULL && entry->state == HELD_GRANTED) ?
 			REASON_NONE :
 			admit_verdict(&tenant->quota, row->slots,
-						  mode == MODE_ENFORCE && tenant->waiting > 0 && !held_is_head(tenant, entry));
+						  mode == MODE_ENFORCE && others_first(tenant, entry));
 	}
 	if (reason != REASON_NONE && (starting || mode == MODE_ENFORCE))
 	{
@@ -601,21 +611,49 @@ gate_place_all(DbState *db)
 	}
 }
 
-/* Grant what fits, in order; false when the head of the line does not fit. */
-static bool
-grant_head(TenantState *tenant, AdmitMode mode, TimestampTz now, Key *run)
+static void
+held_grant(TenantState *tenant, HeldEntry *entry, TimestampTz now)
 {
-	HeldEntry  *entry = pairingheap_container(HeldEntry, place,
-											  pairingheap_first(line_of(tenant)));
-
-	if (mode == MODE_ENFORCE && entry->slots > admit_available(&tenant->quota))
-		return false;
 	held_unplace(entry);
 	entry->state = HELD_GRANTED;
 	entry->granted_at = now;
 	tenant->quota.granted += entry->slots;
-	*run = entry->run;
-	return true;
+}
+
+/*
+ * Grant what fits of one line, in order.  Strict stops at the first that does
+ * not fit; best effort looks past it, at most MAX_PASSED times.
+ */
+static int
+fill_line(TenantState *tenant, AdmitMode mode, TimestampTz now, Key *runs, int max_runs)
+{
+	pairingheap *line = line_of(tenant);
+	HeldEntry  *passed[MAX_PASSED];
+	int64		smallest = NO_LIMIT;
+	int			npassed = 0;
+	int			nruns = 0;
+
+	while (!pairingheap_is_empty(line) && nruns < max_runs)
+	{
+		HeldEntry  *entry = pairingheap_container(HeldEntry, place, pairingheap_first(line));
+
+		if (mode != MODE_ENFORCE || entry->slots <= admit_available(&tenant->quota))
+		{
+			held_grant(tenant, entry, now);
+			runs[nruns++] = entry->run;
+			continue;
+		}
+		if (!tenant->best_effort || npassed == MAX_PASSED || admit_available(&tenant->quota) == 0)
+			break;
+		smallest = Min(smallest, entry->slots);
+		passed[npassed++] = entry;
+		pairingheap_remove_first(line);
+	}
+	for (int i = 0; i < npassed; i++)
+		pairingheap_add(line, &passed[i]->place);
+	if (npassed == MAX_PASSED || npassed == tenant->waiting)
+		tenant->smallest = smallest;
+	return nruns;
 }
 
 /*
@@ -634,9 +672,8 @@ gate_fill(DbState *db, TimestampTz now, Key *runs, int max_runs)
 
 		if (tenant->db != db->db)
 			continue;
-		while (tenant->waiting > 0 && nruns < max_runs &&
-			   grant_head(tenant, mode, now, &runs[nruns]))
-			nruns++;
+		if (tenant->waiting > 0)
+			nruns += fill_line(tenant, mode, now, &runs[nruns], max_runs - nruns);
 	}
 	return nruns;
 }
