@@ -162,39 +162,67 @@ account_class_by_key(const Key *key)
 	return hash_search(classes, key, HASH_FIND, NULL);
 }
 
-/* Class of these names; NULL when absent, or when there is no room for it. */
-ClassEntry *
-account_class_by_names(DbState *db, const Str *strs, bool create)
+Key
+account_class_key(const Str *strs)
 {
-	Key			key = key_of(KEY_CLASS, strs, NUM_NAME_KINDS);
+	return key_of(KEY_CLASS, strs, NUM_NAME_KINDS);
+}
+
+/* Does a pinned class have these names?  False also when they may have been cut. */
+bool
+account_class_is(const ClassEntry *class, const Str *strs)
+{
+	for (int i = 0; i < NUM_NAME_KINDS; i++)
+	{
+		const NameEntry *name = class->names[i];
+
+		if (name->len >= NAME_BYTES - MAX_MULTIBYTE_CHAR_LEN ||
+			!str_equal(strs[i], (Str) {name->name, name->len}))
+			return false;
+	}
+	return true;
+}
+
+static ClassEntry *
+class_get(DbState *db, const Key *key, const Str *strs, bool create)
+{
 	bool		found;
-	ClassEntry *class = hash_search(classes, &key, create ? HASH_ENTER_NULL : HASH_FIND,
+	ClassEntry *class = hash_search(classes, key, create ? HASH_ENTER_NULL : HASH_FIND,
 									&found);
 
 	if (class == NULL || found)
 		return class;
 	if (!class_init(db, class, strs))
 	{
-		hash_search(classes, &key, HASH_REMOVE, NULL);
+		hash_search(classes, key, HASH_REMOVE, NULL);
 		return NULL;
 	}
 	db->unresolved++;
 	return class;
 }
 
-/* Class of these names, made when absent and pinned; NULL when there is no room. */
+/* Class of these names; NULL when absent, or when there is no room for it. */
 ClassEntry *
-account_pin(DbState *db, const Str *strs)
+account_class_by_names(DbState *db, const Str *strs, bool create)
+{
+	Key			key = account_class_key(strs);
+
+	return class_get(db, &key, strs, create);
+}
+
+/* Class of this key, made when absent and pinned; NULL when there is no room. */
+ClassEntry *
+account_pin(DbState *db, const Key *key, const Str *strs)
 {
 	ClassEntry *class;
 
 	LWLockAcquire(shmem->lock, LW_SHARED);
-	class = account_class_by_names(db, strs, false);
+	class = class_get(db, key, strs, false);
 	if (class == NULL)
 	{
 		LWLockRelease(shmem->lock);
 		LWLockAcquire(shmem->lock, LW_EXCLUSIVE);
-		class = account_class_by_names(db, strs, true);
+		class = class_get(db, key, strs, true);
 	}
 	if (class != NULL)
 		pg_atomic_fetch_add_u32(&class->pins, 1);
@@ -218,8 +246,8 @@ account_seen(const SeenXids *seen, FullTransactionId xid)
 	return true;
 }
 
-static void
-counts_add(Counts *to, const Counts *delta)
+void
+account_counts_add(Counts *to, const Counts *delta)
 {
 	for (int i = 0; i < NUM_UNFINISHED; i++)
 	{
@@ -286,11 +314,11 @@ account_apply(DbState *db, const ClassDelta *delta, bool counted, bool since,
 
 	if (!counted)
 	{
-		counts_add(&class->live, &delta->counts);
+		account_counts_add(&class->live, &delta->counts);
 		apply_claims(class, delta, now);
 	}
 	if (since)
-		counts_add(&class->since, &delta->counts);
+		account_counts_add(&class->since, &delta->counts);
 	rates_add(class, delta->rates, now);
 	if (charged != NULL)
 		charged->quota.reserved -= delta->reserved;

@@ -106,7 +106,9 @@ extern void account_shmem_startup(void);
 extern int	account_max_tenants(void);
 extern int	account_max_classes(void);
 
-extern ClassEntry *account_pin(DbState *db, const Str *strs);
+extern Key	account_class_key(const Str *strs);
+extern bool account_class_is(const ClassEntry *class, const Str *strs);
+extern ClassEntry *account_pin(DbState *db, const Key *key, const Str *strs);
 extern TenantState *account_tenant(int tenant);
 extern int	account_find_tenant(DbState *db, const char *name, bool create);
 
@@ -114,6 +116,7 @@ extern int	account_find_tenant(DbState *db, const char *name, bool create);
 extern bool account_apply(DbState *db, const ClassDelta *delta, bool counted, bool since,
 						  TimestampTz now);
 extern void account_claim_removed(ClassEntry *class, TimestampTz at);
+extern void account_counts_add(Counts *to, const Counts *delta);
 extern int64 account_charged(const Counts *counts, bool count_deferred);
 extern void account_charge_all(DbState *db);
 extern void account_prune(DbState *db);

@@ -14,6 +14,7 @@
 #include "pending.h"
 
 #define MAX_DELTAS 1024
+#define NUM_BUCKETS 1024		/* a power of two */
 #define MAX_CLAIMS_OUT 4096
 
 /* A task that was claimable since this instant and is so no more. */
@@ -24,49 +25,41 @@ typedef struct ClaimOut
 	TimestampTz at;
 } ClaimOut;
 
+/* A class that the open transaction has changed. */
+typedef struct Pinned
+{
+	ClassEntry *class;
+	struct Pinned *next;		/* in its bucket */
+	int			delta;			/* its newest, or -1 */
+} Pinned;
+
 static ClassDelta deltas[MAX_DELTAS];
 static int	ndeltas;
 static ClaimOut claims_out[MAX_CLAIMS_OUT];
 static int	nclaims_out;
-static ClassEntry *pinned[MAX_DELTAS];
+static Pinned pinned[MAX_DELTAS];
 static int	npinned;
+static Pinned *buckets[NUM_BUCKETS];	/* of pinned, by key */
 static bool lost;				/* an array was full */
 static int	admitted_level;		/* outermost level of an admission; 0: none */
 static FullTransactionId top_xid;
 
-/* The class of the last row, with its strings: rows come in runs. */
-static struct
-{
-	ClassEntry *class;
-	int			lens[NUM_NAME_KINDS];
-	char		text[NUM_NAME_KINDS][NAME_BYTES];
-}			memo;
+static ClassEntry *recent;		/* class of the last row */
 
-static bool
-memo_matches(const Str *strs)
+static Pinned **
+bucket_of(const Key *key)
 {
-	if (memo.class == NULL)
-		return false;
-	for (int i = 0; i < NUM_NAME_KINDS; i++)
-	{
-		if (!str_equal(strs[i], (Str) {memo.text[i], memo.lens[i]}))
-			return false;
-	}
-	return true;
+	return &buckets[key->low % NUM_BUCKETS];
 }
 
-static void
-memo_keep(ClassEntry *class, const Str *strs)
+static Pinned *
+pinned_find(const Key *key)
 {
-	memo.class = NULL;
-	for (int i = 0; i < NUM_NAME_KINDS; i++)
-	{
-		if (strs[i].len > NAME_BYTES)
-			return;
-		memo.lens[i] = strs[i].len;
-		memcpy(memo.text[i], strs[i].data, Max(strs[i].len, 0));
-	}
-	memo.class = class;
+	Pinned	   *found = *bucket_of(key);
+
+	while (found != NULL && memcmp(&found->class->key, key, sizeof(Key)) != 0)
+		found = found->next;
+	return found;
 }
 
 /* Something could not be kept: have everything counted again. */
@@ -77,21 +70,16 @@ pending_lost(DbState *db)
 	pg_atomic_fetch_add_u64(&db->fail_open, 1);
 }
 
-/* Keep one pin of each class; false when there is no room. */
-static bool
-keep_pin(ClassEntry *class)
+static Pinned *
+pinned_add(DbState *db, const Key *key, const Str *strs)
 {
-	int			i = npinned - 1;
+	Pinned	  **bucket = bucket_of(key);
+	ClassEntry *class = npinned < MAX_DELTAS ? account_pin(db, key, strs) : NULL;
 
-	while (i >= 0 && pinned[i] != class)
-		i--;
-	if (i < 0 && npinned < MAX_DELTAS)
-	{
-		pinned[npinned++] = class;
-		return true;
-	}
-	pg_atomic_fetch_sub_u32(&class->pins, 1);
-	return i >= 0;
+	if (class == NULL)
+		return NULL;
+	pinned[npinned] = (Pinned) {.class = class, .next = *bucket, .delta = -1};
+	return *bucket = &pinned[npinned++];
 }
 
 /* Class of a row, pinned until the transaction ends; NULL when there is no room. */
@@ -99,31 +87,34 @@ ClassEntry *
 pending_class(DbState *db, const TaskRow *row)
 {
 	Str			strs[NUM_NAME_KINDS] = {row->dag_id, row->pool, row->queue, row->executor};
-	ClassEntry *class;
+	Pinned	   *found;
+	Key			key;
 
-	if (memo_matches(strs))
-		return memo.class;
-	class = account_pin(db, strs);
-	if (class == NULL || !keep_pin(class))
+	if (recent != NULL && account_class_is(recent, strs))
+		return recent;
+	key = account_class_key(strs);
+	found = pinned_find(&key);
+	if (found == NULL)
+		found = pinned_add(db, &key, strs);
+	if (found == NULL)
 	{
 		pending_lost(db);
 		return NULL;
 	}
-	memo_keep(class, strs);
-	return class;
+	return recent = found->class;
 }
 
 /*
- * Delta of a class at the present level, to charge a tenant unless that is
+ * Delta of a class at a level, to charge a tenant unless that is
  * NO_TENANT; NULL when there is no room.  A class has more than one when it went
  * to another tenant meanwhile.
  */
 static ClassDelta *
-delta_of(DbState *db, ClassEntry *class, int tenant)
+delta_at(DbState *db, ClassEntry *class, int tenant, int level)
 {
-	int			level = GetCurrentTransactionNestLevel();
+	Pinned	   *pin = pinned_find(&class->key);
 
-	for (int i = ndeltas - 1; i >= 0 && deltas[i].level >= level; i--)
+	for (int i = pin->delta; i >= 0 && deltas[i].level >= level; i--)
 	{
 		ClassDelta *delta = &deltas[i];
 
@@ -139,8 +130,15 @@ delta_of(DbState *db, ClassEntry *class, int tenant)
 		pending_lost(db);
 		return NULL;
 	}
+	pin->delta = ndeltas;
 	deltas[ndeltas] = (ClassDelta) {.class = class, .level = level, .tenant = tenant};
 	return &deltas[ndeltas++];
+}
+
+static ClassDelta *
+delta_of(DbState *db, ClassEntry *class, int tenant)
+{
+	return delta_at(db, class, tenant, GetCurrentTransactionNestLevel());
 }
 
 static void
@@ -277,9 +275,12 @@ static void
 pending_reset(void)
 {
 	for (int i = 0; i < npinned; i++)
-		pg_atomic_fetch_sub_u32(&pinned[i]->pins, 1);
+	{
+		pg_atomic_fetch_sub_u32(&pinned[i].class->pins, 1);
+		*bucket_of(&pinned[i].class->key) = NULL;
+	}
 	npinned = ndeltas = nclaims_out = 0;
-	memo.class = NULL;
+	recent = NULL;
 	lost = false;
 	admitted_level = 0;
 	top_xid = InvalidFullTransactionId;
@@ -322,6 +323,16 @@ pending_commit(DbState *db)
 		shmem_wake_worker(db);
 }
 
+/* Deltas have moved. */
+static void
+find_newest(void)
+{
+	for (int i = 0; i < npinned; i++)
+		pinned[i].delta = -1;
+	for (int i = 0; i < ndeltas; i++)
+		pinned_find(&deltas[i].class->key)->delta = i;
+}
+
 /* Give back what was taken at this level and below it. */
 static void
 pending_abort(DbState *db, int level)
@@ -339,6 +350,7 @@ pending_abort(DbState *db, int level)
 	ndeltas = kept;
 	gate_abort(db, level);
 	LWLockRelease(shmem->lock);
+	find_newest();
 
 	kept = 0;
 	for (int i = 0; i < nclaims_out; i++)
@@ -350,6 +362,43 @@ pending_abort(DbState *db, int level)
 	if (admitted_level >= level)
 		admitted_level = 0;
 	shmem_wake_worker(db);
+}
+
+static void
+delta_merge(ClassDelta *into, const ClassDelta *delta)
+{
+	into->reserved += delta->reserved;
+	account_counts_add(&into->counts, &delta->counts);
+	for (int i = 0; i < NUM_RATES; i++)
+		into->rates[i] += delta->rates[i];
+	if (delta->claims == 0)
+		return;
+	into->claim_from = into->claims == 0 ? delta->claim_from : Min(into->claim_from, delta->claim_from);
+	into->claim_to = Max(into->claim_to, delta->claim_to);
+	into->claims += delta->claims;
+}
+
+/* What was done at this level becomes part of the level above. */
+static void
+pending_subcommit(DbState *db, int level)
+{
+	int			first = ndeltas;
+	int			end = ndeltas;
+
+	while (first > 0 && deltas[first - 1].level >= level)
+		first--;
+	ndeltas = first;
+	find_newest();
+	for (int i = first; i < end; i++)
+	{
+		ClassDelta	child = deltas[i];
+
+		delta_merge(delta_at(db, child.class, child.tenant, level - 1), &child);
+	}
+	for (int i = 0; i < nclaims_out; i++)
+		claims_out[i].level = Min(claims_out[i].level, level - 1);
+	admitted_level = Min(admitted_level, level - 1);
+	gate_subcommit(level);
 }
 
 /* The transaction goes on without us: a recount must find what it did. */
@@ -406,14 +455,8 @@ pending_subxact(SubXactEvent event, SubTransactionId mine, SubTransactionId pare
 		return;
 	if (event == SUBXACT_EVENT_ABORT_SUB)
 		pending_abort(db, level);
-	if (event != SUBXACT_EVENT_COMMIT_SUB)
-		return;
-	for (int i = 0; i < ndeltas; i++)
-		deltas[i].level = Min(deltas[i].level, level - 1);
-	for (int i = 0; i < nclaims_out; i++)
-		claims_out[i].level = Min(claims_out[i].level, level - 1);
-	admitted_level = Min(admitted_level, level - 1);
-	gate_subcommit(level);
+	if (event == SUBXACT_EVENT_COMMIT_SUB)
+		pending_subcommit(db, level);
 }
 
 void
