@@ -17,7 +17,7 @@ CREATE FUNCTION airflow_bp.held() RETURNS TABLE (ti_id uuid, dag_id text, run_id
 	slots int, priority int, first_asked timestamptz, last_asked timestamptz, asks bigint, reason text, granted boolean, run_parked boolean)
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $body$
 BEGIN
-	RETURN QUERY EXECUTE format('SELECT h.ti_id, h.dag_id, t.run_id::text, t.task_id::text, t.map_index, h.tenant, h.slots,
+	RETURN QUERY EXECUTE format('SELECT h.ti_id, coalesce(t.dag_id::text, h.dag_id), t.run_id::text, t.task_id::text, t.map_index, h.tenant, h.slots,
 		h.priority, h.first_asked, h.last_asked, h.asks, h.reason, h.granted, h.run_parked
 		FROM airflow_bp.held_entries() h LEFT JOIN %I.task_instance t ON t.id = h.ti_id', airflow_bp.airflow_schema_name());
 END
@@ -28,7 +28,7 @@ COMMENT ON FUNCTION airflow_bp.held() IS
 CREATE FUNCTION airflow_bp.tenant_usage() RETURNS TABLE (name text, nominal bigint, usage bigint, available bigint, held bigint,
 	oldest_held interval, admitted_total bigint, held_total bigint)
 LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'airflow_bp_tenant_usage';
-COMMENT ON FUNCTION airflow_bp.tenant_usage() IS 'Tenants in shared memory, in slots; available NULL: unlimited; no rows while the counters are not ready.';
+COMMENT ON FUNCTION airflow_bp.tenant_usage() IS 'Tenants in shared memory, in slots; held: tasks held without a grant; available NULL: unlimited; no rows while the counters are not ready.';
 
 CREATE FUNCTION airflow_bp.tenants() RETURNS TABLE (name text, cohort text, nominal int, borrowing_limit int, lending_limit int,
 	weight float8, usage bigint, available bigint, borrowed bigint, share float8, held bigint, oldest_held interval, admitted_total bigint)
@@ -39,5 +39,5 @@ LANGUAGE sql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS 
 	ORDER BY 1
 $$;
 COMMENT ON FUNCTION airflow_bp.tenants() IS
-'Tenants with their limits and what they use, in slots. nominal NULL: unlimited. usage counts scheduled, queued, running, restarting (and deferred where counted), open admissions and grants; NULL while the counters are not ready. borrowed and share are 0: there is no borrowing yet.';
+'Tenants with their limits and what they use, in slots. nominal NULL: unlimited. usage counts scheduled, queued, running, restarting (and deferred where counted), open admissions and grants; held: tasks held without a grant; NULL while the counters are not ready. borrowed and share are 0: there is no borrowing yet.';
 

@@ -490,13 +490,16 @@ static DbState *
 gate_db(Relation rel)
 {
 	DbState    *db = shmem_db(true);
+	bool		known;
 
-	if (db != NULL && !catalog_knows_tasks(rel))
-	{
-		gate_lost(db);
+	if (db == NULL)
 		return NULL;
-	}
-	return db;
+	known = catalog_knows_tasks(rel);
+	if (db->missing != catalog_missing_column() + 1)
+		db->missing = catalog_missing_column() + 1;
+	if (!known)
+		gate_lost(db);
+	return known ? db : NULL;
 }
 
 static bool
@@ -746,9 +749,12 @@ gate_each_held(DbState *db, HeldVisitor visit, void *arg)
 	}
 }
 
-/* First ask of the oldest held task of each tenant.  The caller holds shmem->lock. */
+/*
+ * How many of each tenant are held, and the first ask of the oldest; both
+ * arrays start as zeros.  The caller holds shmem->lock.
+ */
 void
-gate_oldest(DbState *db, TimestampTz *by_tenant)
+gate_sum(DbState *db, int64 *counts, TimestampTz *oldest)
 {
 	HASH_SEQ_STATUS scan;
 	HeldEntry  *entry;
@@ -756,10 +762,13 @@ gate_oldest(DbState *db, TimestampTz *by_tenant)
 	hash_seq_init(&scan, held);
 	while ((entry = hash_seq_search(&scan)) != NULL)
 	{
-		TimestampTz *oldest = &by_tenant[Max(entry->tenant, 0)];
+		int			i = entry->tenant;
 
-		if (entry->key.db == db->db && entry->state == HELD_WAITING &&
-			(*oldest == 0 || entry->rank.first_asked < *oldest))
-			*oldest = entry->rank.first_asked;
+		if (entry->key.db != db->db || i == NO_TENANT ||
+			(entry->state != HELD_WAITING && entry->state != HELD_ASIDE))
+			continue;
+		counts[i]++;
+		if (oldest[i] == 0 || entry->rank.first_asked < oldest[i])
+			oldest[i] = entry->rank.first_asked;
 	}
 }

@@ -55,7 +55,7 @@ extern int	gate_copy(DbState *db, HeldEntry *out, int room);
 extern void gate_copy_done(HeldEntry *copy, int n);
 typedef void (*HeldVisitor) (HeldEntry *entry, void *arg);
 extern void gate_each_held(DbState *db, HeldVisitor visit, void *arg);
-extern void gate_oldest(DbState *db, TimestampTz *by_tenant);
+extern void gate_sum(DbState *db, int64 *counts, TimestampTz *oldest);
 
 /* For the worker.  The caller holds shmem->lock exclusively. */
 extern void gate_clear(DbState *db);

@@ -80,7 +80,7 @@ BEGIN
 	END IF;
 	DELETE FROM airflow_bp.tenant t WHERE t.name = drop_tenant.name;
 	IF NOT FOUND THEN
-		RAISE EXCEPTION USING ERRCODE = 'BP001', MESSAGE = format('there is no tenant "%s"', drop_tenant.name),
+		RAISE EXCEPTION USING ERRCODE = 'BP001', MESSAGE = format('there is no tenant "%s"', coalesce(drop_tenant.name, 'NULL')),
 			HINT = 'See airflow_bp.tenants().';
 	END IF;
 END
@@ -96,7 +96,7 @@ BEGIN
 	PERFORM airflow_bp.check_choice('match_on', add_tenant_rule.match_on, 'team', 'tag', 'dag_id', 'owner', 'pool', 'queue');
 	IF NOT coalesce(airflow_bp.pattern_valid(add_tenant_rule.pattern), false) THEN
 		RAISE EXCEPTION USING ERRCODE = 'BP003', MESSAGE = format('invalid pattern: %s', coalesce(add_tenant_rule.pattern, 'NULL')),
-			HINT = 'Give a glob with * and ?, or a regular expression after a leading ~.';
+			HINT = 'Give a glob with * and ?, or a regular expression without back references after a leading ~.';
 	END IF;
 	IF NOT EXISTS (SELECT FROM airflow_bp.tenant t WHERE t.name = add_tenant_rule.tenant) THEN
 		RAISE EXCEPTION USING ERRCODE = 'BP001', MESSAGE = format('there is no tenant "%s"', coalesce(add_tenant_rule.tenant, 'NULL')),
@@ -110,6 +110,9 @@ BEGIN
 EXCEPTION WHEN unique_violation THEN
 	RAISE EXCEPTION USING ERRCODE = 'BP004', MESSAGE = format('place %s is taken by another rule', chosen),
 		HINT = 'Leave place NULL to add the rule at the end.';
+WHEN numeric_value_out_of_range THEN
+	RAISE EXCEPTION USING ERRCODE = 'BP004', MESSAGE = 'there is no place after the last rule',
+		HINT = 'Give a place.';
 END
 $$;
 COMMENT ON FUNCTION airflow_bp.add_tenant_rule(text, text, text, int) IS

@@ -117,22 +117,25 @@ airflow_bp_held_entries(PG_FUNCTION_ARGS)
 typedef struct TenantShown
 {
 	TenantState state;
-	TimestampTz oldest;			/* 0: nobody waits */
+	int64		held;			/* without a grant */
+	TimestampTz oldest;			/* 0: nobody is held */
 } TenantShown;
 
 static int
 copy_tenants(DbState *db, TenantShown *rows)
 {
 	TimestampTz *oldest = palloc0(account_max_tenants() * sizeof(TimestampTz));
+	int64	   *counts = palloc0(account_max_tenants() * sizeof(int64));
 	int			n = 0;
 
 	LWLockAcquire(shmem->lock, LW_SHARED);
-	gate_oldest(db, oldest);
+	gate_sum(db, counts, oldest);
 	for (int i = 0; db->ready && i < account_max_tenants(); i++)
 	{
 		if (account_tenant(i)->db != db->db || !account_tenant(i)->listed)
 			continue;
 		rows[n].state = *account_tenant(i);
+		rows[n].held = counts[i];
 		rows[n++].oldest = oldest[i];
 	}
 	LWLockRelease(shmem->lock);
@@ -151,7 +154,7 @@ put_tenant(FunctionCallInfo fcinfo, const TenantShown *row)
 	values[1] = Int64GetDatum(quota->nominal);
 	values[2] = Int64GetDatum(admit_usage(quota));
 	values[3] = Int64GetDatum(admit_available(quota));
-	values[4] = Int64GetDatum(row->state.waiting);
+	values[4] = Int64GetDatum(row->held);
 	nulls[5] = row->oldest == 0;
 	if (!nulls[5])
 		values[5] = interval_since(row->oldest, GetCurrentTimestamp());
@@ -176,6 +179,18 @@ airflow_bp_tenant_usage(PG_FUNCTION_ARGS)
 	for (int i = 0; i < n; i++)
 		put_tenant(fcinfo, &rows[i]);
 	return (Datum) 0;
+}
+
+/* What the gate lacks, or else the last error of the worker. */
+static char *
+note_of(DbState *db)
+{
+	int			missing = db->missing;
+
+	if (missing > 0)
+		return psprintf("column %s of task_instance is missing or of another type: nothing is counted or held",
+						catalog_column_name(missing - 1));
+	return db->note[0] ? pstrdup(db->note) : NULL;
 }
 
 Datum
@@ -203,7 +218,7 @@ airflow_bp_memory_state(PG_FUNCTION_ARGS)
 	values[9] = Int64GetDatum(pg_atomic_read_u64(&db->fail_open));
 	values[10] = Int64GetDatum(db->held_lost);
 	values[11] = Int64GetDatum(log_dropped());
-	values[12] = text_or_null(db->note[0] ? db->note : NULL, &nulls[12]);
+	values[12] = text_or_null(note_of(db), &nulls[12]);
 	put_row(fcinfo, values, nulls);
 	return (Datum) 0;
 }

@@ -84,8 +84,10 @@ BEGIN
 		RAISE EXCEPTION USING ERRCODE = 'BP005', MESSAGE = 'airflow_bp is not enabled',
 			HINT = 'Call airflow_bp.enable().';
 	END IF;
-	INSERT INTO airflow_bp.act (action, old, new)
-	VALUES ('set_mode', jsonb_build_object('mode', old), jsonb_build_object('mode', set_mode.mode));
+	IF old <> set_mode.mode THEN
+		INSERT INTO airflow_bp.act (action, old, new)
+		VALUES ('set_mode', jsonb_build_object('mode', old), jsonb_build_object('mode', set_mode.mode));
+	END IF;
 END
 $$;
 COMMENT ON FUNCTION airflow_bp.set_mode(text) IS
@@ -173,7 +175,7 @@ LANGUAGE sql VOLATILE ROWS 1 SECURITY DEFINER SET search_path = pg_catalog, pg_t
 	SELECT e.extversion, coalesce(d.mode, 'off'), s.airflow_version, s.alembic_head, s.head_known, airflow_bp.preloaded(), m.worker_pid, m.last_tick,
 		m.tick_ms, m.drift_slots, m.held, m.parked_runs, m.fail_open_total,
 		nullif(concat_ws('; ',
-			CASE WHEN s.airflow_schema IS NULL THEN 'no schema holds the tables of Airflow' END,
+			CASE WHEN s.airflow_schema IS NULL THEN 'no schema, or more than one, holds the tables of Airflow' END,
 			CASE WHEN NOT airflow_bp.preloaded() THEN 'not preloaded: add airflow_bp to shared_preload_libraries and restart' END,
 			CASE WHEN NOT s.gate_enabled THEN 'not enabled: call airflow_bp.enable()' END,
 			CASE WHEN s.alembic_head IS NOT NULL AND NOT s.head_known THEN 'alembic head not known: enforcement pauses' END,

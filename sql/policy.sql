@@ -1,0 +1,150 @@
+-- Tenants, rules, and what is refused.
+\getenv top PG_ABS_SRCDIR
+\set setup :top '/test/fixtures/regress.sql'
+\set ECHO none
+\i :setup
+\set ECHO all
+
+-- Tenants: made, replaced, dropped.
+SELECT airflow_bp.set_tenant('analytics', 10);
+SELECT airflow_bp.set_tenant('ml', 4, weight => 2.5, queueing => 'best_effort', count_deferred => true, mode => 'observe');
+SELECT airflow_bp.set_tenant('free', NULL);
+SELECT airflow_bp.set_tenant('closed', 0);
+SELECT airflow_bp.set_tenant('analytics', 2147483647, count_deferred => NULL);
+SELECT * FROM airflow_bp.tenant ORDER BY name COLLATE "C";
+SELECT name, nominal, cohort, weight, usage, held FROM airflow_bp.tenants();
+
+-- Refused: numbers, names, choices; nothing changes.
+SELECT airflow_bp.set_tenant('analytics', -1);
+SELECT airflow_bp.set_tenant('analytics', 2147483648);
+SELECT airflow_bp.set_tenant('analytics', 1, weight => -1);
+SELECT airflow_bp.set_tenant('analytics', 1, weight => 'NaN');
+SELECT airflow_bp.set_tenant('analytics', 1, weight => 'infinity');
+SELECT airflow_bp.set_tenant('analytics', 1, weight => NULL);
+SELECT airflow_bp.set_tenant('', 1);
+SELECT airflow_bp.set_tenant(NULL, 1);
+SELECT airflow_bp.set_tenant(repeat('x', 64), 1);
+SELECT airflow_bp.set_tenant(repeat('ü', 32), 1);
+SELECT airflow_bp.set_tenant('analytics', 1, queueing => 'fifo');
+SELECT airflow_bp.set_tenant('analytics', 1, queueing => NULL);
+SELECT airflow_bp.set_tenant('analytics', 1, mode => 'hard');
+SELECT airflow_bp.set_tenant('analytics', 1, cohort => 'all');
+SELECT airflow_bp.set_tenant('analytics', 1, borrowing_limit => 1);
+SELECT airflow_bp.set_tenant('analytics', 1, lending_limit => 1);
+SELECT nominal FROM airflow_bp.tenant WHERE name = 'analytics';
+
+-- Names may hold anything.
+SELECT airflow_bp.set_tenant(n, 1) FROM unnest(ARRAY['O''Brien', '"quoted"', '100%s', E'line\nbreak', 'Ünïcödé ☃', 'back\slash', ' ', '$$; DROP TABLE tenant', '--']) n;
+SELECT airflow_bp.add_tenant_rule(name, 'dag_id', name) IS NOT NULL FROM airflow_bp.tenant WHERE nominal = 1 ORDER BY name COLLATE "C";
+SELECT to_json(name) AS name, airflow_bp.tenant_of(name) = name AS found FROM airflow_bp.tenant WHERE nominal = 1 ORDER BY name COLLATE "C";
+DELETE FROM airflow_bp.tenant_rule;
+SELECT airflow_bp.drop_tenant(name) FROM airflow_bp.tenant WHERE nominal = 1;
+SELECT airflow_bp.set_tenant(repeat('x', 63), 1);
+SELECT airflow_bp.drop_tenant(repeat('x', 63));
+
+-- Rules in their places; the first match by place wins.
+SELECT airflow_bp.add_tenant_rule('analytics', 'dag_id', 'sales_*');
+SELECT airflow_bp.add_tenant_rule('ml', 'dag_id', '~^(train|score)_[0-9]+$');
+SELECT airflow_bp.add_tenant_rule('free', 'pool', 'free_pool', 5);
+SELECT airflow_bp.add_tenant_rule('closed', 'queue', 'g?u', 7);
+SELECT airflow_bp.add_tenant_rule('ml', 'dag_id', '*');
+SELECT airflow_bp.add_tenant_rule('ml', 'dag_id', 'x', 5);
+SELECT airflow_bp.add_tenant_rule('ml', 'dag_id', 'x', 2147483647);
+SELECT airflow_bp.add_tenant_rule('ml', 'dag_id', 'x');
+SELECT airflow_bp.drop_tenant_rule(2147483647);
+SELECT place, tenant, match_on, pattern, exact FROM airflow_bp.tenant_rule ORDER BY place;
+SELECT d, p, q, airflow_bp.tenant_of(d, p, q) FROM (VALUES ('sales_eu', NULL, NULL), ('sales_eu', 'free_pool', 'gpu'), ('sales_eu', 'other', 'gpu'),
+	('sales_eu', 'other', 'gppu'), ('train_1', NULL, NULL), ('train_x', NULL, NULL), ('presales_', NULL, NULL), ('', NULL, NULL), (NULL, NULL, NULL)) v (d, p, q);
+SELECT airflow_bp.drop_tenant_rule(30);
+SELECT airflow_bp.tenant_of('train_x');
+SELECT airflow_bp.drop_tenant_rule(30);
+SELECT airflow_bp.drop_tenant_rule(NULL);
+
+-- Refused rules.
+SELECT airflow_bp.add_tenant_rule('nobody', 'dag_id', '*');
+SELECT airflow_bp.add_tenant_rule(NULL, 'dag_id', '*');
+SELECT airflow_bp.add_tenant_rule('ml', 'task_id', '*');
+SELECT airflow_bp.add_tenant_rule('ml', NULL, '*');
+SELECT airflow_bp.add_tenant_rule('ml', 'dag_id', '');
+SELECT airflow_bp.add_tenant_rule('ml', 'dag_id', NULL);
+SELECT airflow_bp.add_tenant_rule('ml', 'dag_id', '~(');
+SELECT airflow_bp.add_tenant_rule('ml', 'dag_id', '~[z-a]');
+\set VERBOSITY sqlstate
+SELECT airflow_bp.add_tenant_rule('ml', 'dag_id', repeat('x', 1001));
+\set VERBOSITY default
+-- What could take for ever to match, or to compile.
+SELECT airflow_bp.add_tenant_rule('ml', 'dag_id', '~^(.+)\1(.+)\2$');
+SELECT airflow_bp.add_tenant_rule('ml', 'dag_id', '~(((x{1,200}){1,200}){1,200}){1,200}');
+SELECT count(*) FROM airflow_bp.tenant_rule;
+
+-- A tenant in use.
+SELECT airflow_bp.drop_tenant('analytics');
+SELECT airflow_bp.drop_tenant('nobody');
+SELECT airflow_bp.drop_tenant(NULL);
+DELETE FROM airflow_bp.tenant WHERE name = 'analytics';
+
+-- Globs: only * and ? mean something, all else means itself.
+SELECT g, v, v ~ airflow_bp.pattern_regexp(g) AS matches FROM (VALUES ('a.b', 'a.b'), ('a.b', 'axb'), ('a*', 'a'), ('a*', 'ba'), ('?', ''), ('?', 'ü'), ('??', 'ü'),
+	('a+b|c', 'a+b|c'), ('a+b|c', 'aab'), ('[ab]', 'a'), ('[ab]*', '[ab]x'), ('(x)', '(x)'), ('^x$', '^x$'), ('^x$', 'x'), ('a\*', 'a\b'), ('a\*', 'a*'),
+	('\d', '\d'), ('\d', '1'), ('100%', '100%'), ('O''B*', 'O''Brien'), ('***:x*', '***:xy'), ('(?i)x*', '(?i)xy'), ('*', E'two\nlines'), ('x*', E'y\nx'), ('Ü_*', 'Ü_☃'), ('~^a', 'ab'), ('~b', 'ab')) x (g, v);
+
+-- Tags, owners (a list), teams; dag_ids of 250 characters, and hostile ones.
+INSERT INTO dag_bundle (name, active) VALUES ('bundle_a', true), ('bundle_b', true);
+INSERT INTO team (name) VALUES ('Team A');
+INSERT INTO dag_bundle_team (dag_bundle_name, team_name) VALUES ('bundle_a', 'Team A');
+INSERT INTO dag (dag_id, is_paused, is_stale, bundle_name, owners, max_active_tasks, max_consecutive_failed_dag_runs, has_task_concurrency_limits, max_active_runs, timetable_type, partition_mapper_info)
+SELECT d, false, false, b, o, 16, 0, false, 16, '', '{}'
+FROM (VALUES ('plain', 'bundle_b', 'airflow'), ('owned', 'bundle_b', 'airflow, Ann O''Hara ,bob'), ('teamed', 'bundle_a', 'airflow'), ('tagged', 'bundle_b', NULL),
+	(repeat('n', 250), 'bundle_b', 'airflow'), (E'hostile''"%s\\\n☃*?', 'bundle_b', 'airflow')) v (d, b, o);
+INSERT INTO dag_tag (dag_id, name) VALUES ('tagged', 'nightly'), ('tagged', 'cost:low');
+DELETE FROM airflow_bp.tenant_rule;
+SELECT airflow_bp.add_tenant_rule('analytics', 'owner', 'Ann O''Hara'), airflow_bp.add_tenant_rule('ml', 'team', 'Team *'),
+	airflow_bp.add_tenant_rule('free', 'tag', 'cost:*'), airflow_bp.add_tenant_rule('closed', 'dag_id', E'hostile''"%s\\\n☃*?'),
+	airflow_bp.add_tenant_rule('closed', 'dag_id', '~^n{250}$');
+SELECT left(dag_id, 10) AS dag, airflow_bp.tenant_of(dag_id) FROM dag ORDER BY dag_id COLLATE "C";
+SELECT * FROM airflow_bp.match_tenants(ARRAY['plain', 'owned', 'teamed', 'nobody', 'tagged'], array_fill(NULL::text, '{5}'), array_fill(NULL::text, '{5}')) ORDER BY n;
+SELECT * FROM airflow_bp.match_tenants('{}', '{}', '{}');
+
+-- In force: the compiled policy follows the tables when it is committed, not before.
+SELECT airflow_bp.enable('enforce');
+SELECT airflow_bp.tick();
+SELECT airflow_bp.policy_version() = airflow_bp.policy_wanted() AS in_force;
+BEGIN;
+SELECT airflow_bp.set_tenant('free', 7);
+SELECT airflow_bp.policy_version() = airflow_bp.policy_wanted() AS in_force;
+COMMIT;
+SELECT airflow_bp.policy_version() = airflow_bp.policy_wanted() AS in_force;
+SELECT airflow_bp.tick(), airflow_bp.policy_version() = airflow_bp.policy_wanted() AS in_force;
+BEGIN;
+DELETE FROM airflow_bp.tenant_rule;
+ROLLBACK;
+SELECT airflow_bp.policy_version() = airflow_bp.policy_wanted() AS in_force;
+SELECT name, nominal, usage, available FROM airflow_bp.tenant_usage() ORDER BY name COLLATE "C";
+
+-- Edits by hand meet the constraints.
+\set VERBOSITY terse
+INSERT INTO airflow_bp.tenant (name, nominal) VALUES ('h', -1);
+INSERT INTO airflow_bp.tenant (name) VALUES ('');
+INSERT INTO airflow_bp.tenant (name, queueing) VALUES ('h', 'fifo');
+INSERT INTO airflow_bp.tenant (name, mode) VALUES ('h', 'unknown');
+INSERT INTO airflow_bp.tenant (name, weight) VALUES ('h', 'NaN');
+INSERT INTO airflow_bp.tenant (name, cohort) VALUES ('h', 'absent');
+INSERT INTO airflow_bp.cohort (name, parent) VALUES ('h', 'absent');
+INSERT INTO airflow_bp.cohort (name, nominal) VALUES ('h', -1);
+INSERT INTO airflow_bp.tenant_rule VALUES (1, 'absent', 'dag_id', '*');
+INSERT INTO airflow_bp.tenant_rule VALUES (1, 'ml', 'task_id', '*');
+INSERT INTO airflow_bp.tenant_rule VALUES (1, 'ml', 'dag_id', '~(');
+INSERT INTO airflow_bp.tenant_rule VALUES (10, 'ml', 'dag_id', '*');
+INSERT INTO airflow_bp.deployment (singleton, mode) VALUES (false, 'off');
+INSERT INTO airflow_bp.deployment (mode) VALUES ('off');
+UPDATE airflow_bp.deployment SET mode = 'on';
+INSERT INTO airflow_bp.tenant (name, nominal) VALUES ('by hand', 3);
+UPDATE airflow_bp.tenant SET name = 'renamed' WHERE name = 'ml';
+SELECT airflow_bp.tick();
+SELECT name, nominal, usage FROM airflow_bp.tenant_usage() ORDER BY name COLLATE "C";
+SELECT tenant FROM airflow_bp.tenant_rule WHERE match_on = 'team';
+
+\set ECHO none
+SET client_min_messages = warning;
+DROP EXTENSION airflow_bp;
+DROP SCHEMA airflow, airflow_bp, test CASCADE;
