@@ -13,38 +13,39 @@ LANGUAGE c IMMUTABLE PARALLEL SAFE AS 'MODULE_PATHNAME', 'serialized_retry_delay
 COMMENT ON FUNCTION airflow_bp.retry_delay(text, text, timestamptz, int, float8, float8, float8) IS
 'Time between the end of a failed try and the next one, as Airflow computes it: delay and max_delay in seconds; a multiplier of 0, 1 or NULL means no backoff. Assumes [core] max_task_retry_delay = 86400.';
 
-CREATE FUNCTION airflow_bp.serialized_tasks(data anyelement, compressed bytea) RETURNS TABLE (
-	task_id text, retry_delay float8, multiplier float8, max_retry_delay float8, max_tis_per_dag int, max_tis_per_dagrun int)
-LANGUAGE plpgsql STABLE PARALLEL SAFE ROWS 20 SET search_path = pg_catalog, pg_temp AS $$
-DECLARE
-	dag jsonb;
+CREATE FUNCTION airflow_bp.serialized_dag(data anyelement, compressed bytea) RETURNS jsonb
+LANGUAGE plpgsql STABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
-	dag := coalesce(airflow_bp.inflate(compressed)::jsonb, data::jsonb);
-	RETURN QUERY
-	SELECT t.own ->> 'task_id',
-		coalesce((v.retry_delay ->> '__var')::float8, (v.retry_delay #>> '{}')::float8, 300),
-		CASE v.multiplier #>> '{}' WHEN 'true' THEN 2 WHEN 'false' THEN 0 ELSE (v.multiplier #>> '{}')::float8 END,
-		coalesce(v.max_retry_delay ->> '__var', v.max_retry_delay #>> '{}')::float8,
-		(v.per_dag #>> '{}')::int, (v.per_run #>> '{}')::int
-	FROM jsonb_array_elements(dag #> '{dag,tasks}') e
-	CROSS JOIN LATERAL (SELECT e -> '__var' AS own, e #> '{__var,partial_kwargs}' AS partial,
-		dag #> '{client_defaults,tasks}' AS dflt) t
-	CROSS JOIN LATERAL (SELECT
-		coalesce(t.partial -> 'retry_delay', t.own -> 'retry_delay', t.dflt -> 'retry_delay') AS retry_delay,
-		coalesce(t.partial -> 'retry_exponential_backoff', t.own -> 'retry_exponential_backoff',
-			t.dflt -> 'retry_exponential_backoff') AS multiplier,
-		coalesce(t.partial -> 'max_retry_delay', t.own -> 'max_retry_delay', t.dflt -> 'max_retry_delay') AS max_retry_delay,
-		coalesce(t.partial -> 'max_active_tis_per_dag', t.own -> 'max_active_tis_per_dag',
-			t.dflt -> 'max_active_tis_per_dag') AS per_dag,
-		coalesce(t.partial -> 'max_active_tis_per_dagrun', t.own -> 'max_active_tis_per_dagrun',
-			t.dflt -> 'max_active_tis_per_dagrun') AS per_run) v;
+	RETURN coalesce(airflow_bp.inflate(compressed)::jsonb, data::jsonb);
 EXCEPTION WHEN OTHERS THEN
 	-- One DAG that cannot be read must not hide the others.
-	RETURN;
+	RETURN NULL;
 END
 $$;
-COMMENT ON FUNCTION airflow_bp.serialized_tasks(anyelement, bytea) IS
-'Limits and retry settings of the tasks in a serialized DAG, plain or compressed; delays in seconds. No rows when it cannot be read.';
+COMMENT ON FUNCTION airflow_bp.serialized_dag(anyelement, bytea) IS 'A serialized DAG, plain or compressed; NULL when it cannot be read.';
+
+CREATE FUNCTION airflow_bp.serialized_number(value jsonb) RETURNS float8
+LANGUAGE sql IMMUTABLE PARALLEL SAFE
+RETURN CASE jsonb_typeof(coalesce(value -> '__var', value)) WHEN 'number' THEN coalesce(value -> '__var', value)::float8 END;
+COMMENT ON FUNCTION airflow_bp.serialized_number(jsonb) IS 'A number in a serialized DAG, also of seconds with their type.';
+
+CREATE FUNCTION airflow_bp.serialized_tasks(dag jsonb) RETURNS TABLE (
+	task_id text, retry_delay float8, multiplier float8, max_retry_delay float8, max_tis_per_dag int, max_tis_per_dagrun int)
+LANGUAGE sql STABLE PARALLEL SAFE ROWS 20
+BEGIN ATOMIC
+	SELECT t.v ->> 'task_id', coalesce(airflow_bp.serialized_number(t.v -> 'retry_delay'), 300),
+		CASE t.v -> 'retry_exponential_backoff' WHEN 'true' THEN 2
+			ELSE airflow_bp.serialized_number(t.v -> 'retry_exponential_backoff') END,
+		airflow_bp.serialized_number(t.v -> 'max_retry_delay'),
+		airflow_bp.serialized_number(t.v -> 'max_active_tis_per_dag')::int,
+		airflow_bp.serialized_number(t.v -> 'max_active_tis_per_dagrun')::int
+	FROM (
+		SELECT coalesce(dag #> '{client_defaults,tasks}', '{}') || (e -> '__var') || coalesce(e #> '{__var,partial_kwargs}', '{}')
+		FROM jsonb_array_elements(dag #> '{dag,tasks}') e OFFSET 0
+	) t (v);
+END;
+COMMENT ON FUNCTION airflow_bp.serialized_tasks(jsonb) IS
+'Limits and retry settings of the tasks in a serialized DAG; delays in seconds.';
 
 -- The query behind waiting() and waiting_summary(), to which they append what they select from "explained".  One scan of the
 -- unfinished tasks; everything else is joined to it.  $1 is the instant of the data.  Statistics of these tables are often stale,
@@ -85,11 +86,12 @@ WITH unfinished AS MATERIALIZED (
 	LEFT JOIN %7$s m ON m.dag_bundle_name = d.bundle_name
 	LEFT JOIN running ON r.state = 'queued' AND running.dag_id = r.dag_id
 		AND running.backfill_id IS NOT DISTINCT FROM r.backfill_id
-), spec AS MATERIALIZED (
-	SELECT s.dag_version_id AS version_id, t.*
+), document AS MATERIALIZED (
+	SELECT s.dag_version_id AS version_id, airflow_bp.serialized_dag(s.data, s.data_compressed) AS dag
 	FROM (SELECT DISTINCT version_id FROM run WHERE version_id IS NOT NULL) v
 	JOIN %8$s s ON s.dag_version_id = v.version_id
-	CROSS JOIN LATERAL airflow_bp.serialized_tasks(s.data, s.data_compressed) t
+), spec AS MATERIALIZED (
+	SELECT d.version_id, t.* FROM document d CROSS JOIN LATERAL airflow_bp.serialized_tasks(d.dag) t
 ), run_task AS MATERIALIZED (
 	SELECT dag_id, run_id, task_id, count(*) AS active FROM unfinished WHERE state IN (%9$s) GROUP BY 1, 2, 3
 ), task AS (
