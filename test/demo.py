@@ -21,11 +21,16 @@ def say(text):
     print(f"[{time.monotonic() - began:4.0f} s] {text}", flush=True)
 
 
-def sql(pg, statement):
+def do(pg, statement):
+    """Print and run a statement that has no answer."""
+    print(f"airflow=# {statement};", flush=True)
+    pg.rows(statement)
+
+
+def show(pg, statement):
     """Print a statement and what psql answers."""
     print(f"\nairflow=# {statement};", flush=True)
-    psql = [harness.pg_bin("psql"), "-X", "-q", "-P", "pager=off", "-v", "ON_ERROR_STOP=1", "-d", pg.dsn()]
-    subprocess.run([*psql, "-c", "SET IntervalStyle = 'postgres'", "-c", statement], check=True)
+    subprocess.run([harness.pg_bin("psql"), "-X", "-q", "-P", "pager=off", "-d", pg.dsn(), "-c", statement], check=True)
 
 
 def prepare(directory):
@@ -54,10 +59,10 @@ def alone(airflow):
 def with_us(airflow):
     pg = airflow.pg
     say("the extension comes in: tenant flood may have 3 slots")
-    sql(pg, "CREATE EXTENSION airflow_bp")
-    sql(pg, "SELECT airflow_bp.enable('enforce')")
-    sql(pg, "SELECT airflow_bp.set_tenant('flood', 3), airflow_bp.add_tenant_rule('flood', 'dag_id', 'flood*')")
-    sql(pg, "SELECT airflow_bp.set_tenant('reports', 20), airflow_bp.add_tenant_rule('reports', 'dag_id', 'chain')")
+    do(pg, "CREATE EXTENSION airflow_bp")
+    do(pg, "SELECT airflow_bp.enable('enforce')")
+    do(pg, "SELECT airflow_bp.set_tenant('flood', 3), airflow_bp.add_tenant_rule('flood', 'dag_id', 'flood*')")
+    do(pg, "SELECT airflow_bp.set_tenant('reports', 20), airflow_bp.add_tenant_rule('reports', 'dag_id', 'chain')")
     scenes.limit(airflow, 3)
     with harness.Sampler(pg, scenes.USAGE, "flood%") as usage:
         say(f"the flood: {RUNS} runs, each with a task of 8 s in a pool of 6 slots")
@@ -68,17 +73,17 @@ def with_us(airflow):
         say("how deep and how old is the queue?")
         columns = "scope_name, waiting, held, scheduled, running, slots_used, date_trunc('second', oldest_claimable) AS oldest"
         rates = "round(arrivals_per_min) AS arrivals, round(starts_per_min) AS starts, date_trunc('second', clears_in) AS clears_in"
-        sql(pg, f"SELECT {columns}, {rates}\nFROM airflow_bp.queue('tenant')")
-        sql(pg, f"SELECT {columns}, slots_total FROM airflow_bp.queue('pool')")
+        show(pg, f"SELECT {columns}, {rates}\nFROM airflow_bp.queue('tenant')")
+        show(pg, f"SELECT {columns}, slots_total FROM airflow_bp.queue('pool')")
         say("why does each task wait?")
-        sql(pg, "SELECT reason, tasks, slots, date_trunc('second', oldest) AS oldest FROM airflow_bp.waiting_summary()")
-        sql(
+        show(pg, "SELECT reason, tasks, slots, date_trunc('second', oldest) AS oldest FROM airflow_bp.waiting_summary()")
+        show(
             pg,
             "SELECT dag_id, task_id, tenant, reason, detail, date_trunc('second', claimable_age) AS age\n"
             "FROM airflow_bp.waiting() ORDER BY claimable_age DESC LIMIT 3",
         )
-        sql(pg, "SELECT name, nominal, usage, held, admitted_total FROM airflow_bp.tenants()")
-        sql(pg, "SELECT mode, airflow_version, held, parked_runs, drift_slots, fail_open_total FROM airflow_bp.status()")
+        show(pg, "SELECT name, nominal, usage, held, admitted_total FROM airflow_bp.tenants()")
+        show(pg, "SELECT mode, airflow_version, held, parked_runs, drift_slots, fail_open_total FROM airflow_bp.status()")
     say(f"slots of the flood, read {len(usage.samples)} times, {usage.rate():.0f} a second: at most {usage.maximum()}")
     return seconds, usage.maximum()
 
@@ -86,10 +91,10 @@ def with_us(airflow):
 def without_us(airflow):
     pg = airflow.pg
     say("the extension goes out; the flood is left to its pool")
-    sql(pg, "SELECT airflow_bp.disable()")
+    do(pg, "SELECT airflow_bp.disable()")
     airflow.wait(lambda: airflow.tasks("flood_pool", "none") == 0, 60, "the flood to wait for its pool")
-    sql(pg, "SELECT reason, tasks, slots, date_trunc('second', oldest) AS oldest FROM airflow_bp.waiting_summary()")
-    say("the same chain in the same flood; this is the long one")
+    show(pg, "SELECT reason, tasks, slots, date_trunc('second', oldest) AS oldest FROM airflow_bp.waiting_summary()")
+    say("the same chain in the same flood, without us; this is the long one")
     run_id = airflow.trigger("chain")
     done = "SELECT count(*) FROM task_instance WHERE dag_id = 'chain' AND run_id = %s AND state = 'success'"
     for task in range(1, 7):
