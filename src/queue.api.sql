@@ -50,7 +50,7 @@ COMMENT ON FUNCTION airflow_bp.serialized_tasks(jsonb) IS
 -- The query behind waiting() and waiting_summary(), to which they append what they select from "explained".  One scan of the
 -- unfinished tasks; everything else is joined to it.  $1 is the instant of the data.  Statistics of these tables are often stale,
 -- as tasks come in floods, so its callers leave the planner hash joins only, which are never far from the best.
-CREATE FUNCTION airflow_bp.waiting_query() RETURNS text
+CREATE FUNCTION airflow_bp.waiting_query(with_tenants boolean) RETURNS text
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $body$
 DECLARE
 	schema text := airflow_bp.airflow_schema_name();
@@ -104,7 +104,7 @@ WITH unfinished AS MATERIALIZED (
 			sum(pool_slots) FILTER (WHERE state = 'deferred') AS deferred
 		FROM unfinished GROUP BY 1) u ON u.pool = p.pool
 ), class AS MATERIALIZED (
-	SELECT row_number() OVER () AS n, * FROM (SELECT DISTINCT dag_id, pool, queue FROM unfinished) u
+	SELECT row_number() OVER () AS n, * FROM (SELECT DISTINCT dag_id, pool, queue FROM unfinished WHERE %15$L) u
 ), tenant AS (
 	SELECT class.*, coalesce(m.tenant, 'default') AS tenant
 	FROM class LEFT JOIN airflow_bp.match_tenants((SELECT array_agg(dag_id ORDER BY n) FROM class),
@@ -188,7 +188,7 @@ $query$,
 		airflow_bp.airflow_relation(schema, 'task_reschedule', 'id int', 'ti_id uuid', 'end_date timestamptz',
 			'reschedule_date timestamptz'),
 		airflow_bp.airflow_relation(schema, 'trigger', 'id int', 'created_date timestamptz', 'triggerer_id int'),
-		since_3_3, airflow_bp.airflow_has(schema, 'job', 'latest_heartbeat'));
+		since_3_3, airflow_bp.airflow_has(schema, 'job', 'latest_heartbeat'), with_tenants);
 END
 $body$;
 
@@ -198,7 +198,7 @@ CREATE FUNCTION airflow_bp.waiting() RETURNS TABLE (
 LANGUAGE plpgsql STABLE SECURITY DEFINER ROWS 10000 SET search_path = pg_catalog, pg_temp
 SET enable_nestloop = off SET enable_mergejoin = off SET jit = off AS $$
 BEGIN
-	RETURN QUERY EXECUTE airflow_bp.waiting_query() || $query$
+	RETURN QUERY EXECUTE airflow_bp.waiting_query(true) || $query$
 SELECT dag_id, run_id, task_id, map_index, try_number, tenant, pool, queue, state, reason,
 	CASE reason
 	WHEN 'run_finished' THEN 'the run is ' || run_state
@@ -241,11 +241,14 @@ CREATE FUNCTION airflow_bp.waiting_summary() RETURNS TABLE (reason text, tasks b
 LANGUAGE plpgsql STABLE SECURITY DEFINER ROWS 30 SET search_path = pg_catalog, pg_temp
 SET enable_nestloop = off SET enable_mergejoin = off SET jit = off AS $$
 BEGIN
-	RETURN QUERY EXECUTE airflow_bp.waiting_query() || $query$
-SELECT reason, count(*), sum(pool_slots), greatest($1, min(waiting_since)) - min(waiting_since),
-	(array_agg(format('%s %s %s', dag_id, run_id, task_id) || CASE WHEN map_index >= 0 THEN format(' [%s]', map_index) ELSE '' END
-		ORDER BY waiting_since))[1]
-FROM explained GROUP BY reason ORDER BY count(*) DESC, reason$query$
+	RETURN QUERY EXECUTE airflow_bp.waiting_query(false) || $query$
+SELECT g.reason, g.tasks, g.slots, g.oldest,
+	format('%s %s %s', u.dag_id, u.run_id, u.task_id) || CASE WHEN u.map_index >= 0 THEN format(' [%s]', u.map_index) ELSE '' END
+FROM (SELECT reason, count(*) AS tasks, sum(pool_slots) AS slots, greatest($1, min(waiting_since)) - min(waiting_since) AS oldest,
+		(array_agg(id ORDER BY waiting_since))[1] AS example
+	FROM explained GROUP BY reason) g
+LEFT JOIN unfinished u ON u.id = g.example
+ORDER BY g.tasks DESC, g.reason$query$
 	USING airflow_bp.data_time();
 END
 $$;
