@@ -222,7 +222,7 @@ SELECT dag_id, run_id, task_id, map_index, try_number, tenant, pool, queue, stat
 	WHEN 'task_concurrency' THEN CASE WHEN task_active >= max_tis_per_dag
 		THEN format('%s of max_active_tis_per_dag %s are active', task_active, max_tis_per_dag)
 		ELSE format('%s of max_active_tis_per_dagrun %s are active', run_task_active, max_tis_per_dagrun) END
-	WHEN held_reason THEN format('asked %s times', asks) || CASE WHEN run_parked THEN ', run parked' ELSE '' END
+	WHEN held_reason THEN format('asks: %s', asks) || CASE WHEN run_parked THEN ', run parked' ELSE '' END
 	WHEN 'executor_slots' THEN CASE WHEN state = 'scheduled'
 		THEN 'nothing known is in its way: executor slots or parallelism, which are not in the database'
 		ELSE 'nothing known is in its way: the scheduler has not come to its run' END
