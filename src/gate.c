@@ -25,6 +25,7 @@
 #include "pending.h"
 
 #define MAX_TOUCHED 4096
+#define FILL_BATCH 256
 #define MAX_PASSED 1000
 
 /* A decision of the open transaction, carried out when it ends. */
@@ -238,7 +239,7 @@ gate_idle(void)
 bool
 gate_commit(DbState *db)
 {
-	bool		wake = false;
+	bool		freed = false;
 
 	for (int i = 0; i < ntouched; i++)
 	{
@@ -247,13 +248,13 @@ gate_commit(DbState *db)
 		if (entry != NULL)
 		{
 			held_remove(db, entry);
-			wake = true;
+			freed = true;
 		}
 		if (touched[i].log)
 			log_decision(&touched[i].decision);
 	}
 	ntouched = 0;
-	return wake;
+	return freed;
 }
 
 /* May an entry keep its grant, or have it back? */
@@ -436,8 +437,6 @@ gate_ask(DbState *db, const TaskRow *row, ClassEntry *class)
 	LWLockAcquire(shmem->lock, LW_EXCLUSIVE);
 	admitted = gate_judge(db, row, class, now);
 	LWLockRelease(shmem->lock);
-	if (!admitted)
-		shmem_wake_worker(db);
 	return admitted;
 }
 
@@ -663,8 +662,8 @@ fill_line(TenantState *tenant, AdmitMode mode, TimestampTz now, Key *runs, int m
  * Grant held tasks of all tenants; the runs of the granted are returned to be
  * unparked.  Stops when the array is full: call again.
  */
-int
-gate_fill(DbState *db, TimestampTz now, Key *runs, int max_runs)
+static int
+fill_lines(DbState *db, TimestampTz now, Key *runs, int max_runs)
 {
 	int			nruns = 0;
 
@@ -679,6 +678,23 @@ gate_fill(DbState *db, TimestampTz now, Key *runs, int max_runs)
 			nruns += fill_line(tenant, mode, now, &runs[nruns], max_runs - nruns);
 	}
 	return nruns;
+}
+
+/* Grant what fits, and have the runs of the granted looked at. */
+void
+gate_grant(DbState *db)
+{
+	Key			runs[FILL_BATCH];
+	int			n;
+
+	do
+	{
+		LWLockAcquire(shmem->lock, LW_EXCLUSIVE);
+		n = fill_lines(db, GetCurrentTimestamp(), runs, FILL_BATCH);
+		LWLockRelease(shmem->lock);
+		for (int i = 0; i < n; i++)
+			park_run_useful(db, runs[i]);
+	} while (n == FILL_BATCH);
 }
 
 /*

@@ -50,6 +50,9 @@ extern bool gate_commit(DbState *db);
 extern void gate_abort(DbState *db, int level);
 extern void gate_subcommit(int level);
 
+/* At once, where slots have become free; takes the locks itself. */
+extern void gate_grant(DbState *db);
+
 /* A copy of the held table; its classes are pinned until gate_copy_done(). */
 extern int	gate_copy(DbState *db, HeldEntry *out, int room);
 extern void gate_copy_done(HeldEntry *copy, int n);
@@ -60,7 +63,6 @@ extern void gate_sum(DbState *db, int64 *counts, TimestampTz *oldest);
 /* For the worker.  The caller holds shmem->lock exclusively. */
 extern void gate_clear(DbState *db);
 extern void gate_place_all(DbState *db);
-extern int	gate_fill(DbState *db, TimestampTz now, Key *runs, int max_runs);
 extern void gate_expire(DbState *db, TimestampTz now);
 
 #endif							/* AIRFLOW_BP_GATE_H */

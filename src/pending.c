@@ -305,21 +305,23 @@ pending_commit(DbState *db)
 	TimestampTz now = GetCurrentTransactionStopTimestamp();
 	bool		counted;
 	bool		since;
-	bool		wake;
+	bool		freed;
 
 	LWLockAcquire(shmem->lock, LW_EXCLUSIVE);
 	counted = account_seen(&db->counted, top_xid);
 	since = db->seen.active && !account_seen(&db->seen, top_xid);
-	wake = gate_commit(db) || db->unresolved > 0;
+	freed = gate_commit(db);
 	for (int i = 0; i < ndeltas; i++)
-		wake |= account_apply(db, &deltas[i], counted, since, now);
+		freed |= account_apply(db, &deltas[i], counted, since, now);
 	for (int i = 0; i < nclaims_out && !counted; i++)
 		account_claim_removed(claims_out[i].class, claims_out[i].at);
 	if (lost)
 		db->recount_wanted = true;
 	LWLockRelease(shmem->lock);
 	pending_reset();
-	if (wake)
+	if (freed)
+		gate_grant(db);
+	if (db->unresolved > 0)
 		shmem_wake_worker(db);
 }
 
@@ -361,7 +363,7 @@ pending_abort(DbState *db, int level)
 	nclaims_out = kept;
 	if (admitted_level >= level)
 		admitted_level = 0;
-	shmem_wake_worker(db);
+	gate_grant(db);
 }
 
 static void

@@ -1,10 +1,9 @@
 /*
  * tick.c - one turn of the worker.
  *
- * A quick turn works in shared memory only: it grants.  A whole turn runs each
- * step in a subtransaction of its own, so that one that fails is noted and the
- * others go on.  Whole turns of one database exclude each other by an advisory
- * lock; only they compile policy, add tenants and prune classes.
+ * It runs each step in a subtransaction of its own, so that one that fails is
+ * noted and the others go on.  Turns of one database exclude each other by an
+ * advisory lock; only they compile policy, add tenants and prune classes.
  */
 #include "compat.h"
 
@@ -32,7 +31,6 @@
 #define STEP_TIMEOUT_MS 500
 #define RECOUNT_SHARE 100		/* a recount may take 1/100 of the time */
 #define RECOUNT_SHARE_WANTED 10	/* and 1/10 when counters are known to be wrong */
-#define FILL_BATCH 256
 #define TURN_PERIOD_US USECS_PER_SEC
 #define PURGE_PERIOD_US (10 * USECS_PER_MINUTE)
 #define ADVISORY_CLASS 0x616270 /* "abp" */
@@ -53,23 +51,6 @@ typedef struct Step
 	bool		unbounded;		/* may take longer than a step may */
 	bool		needs_gate;		/* only while our triggers are there */
 } Step;
-
-/* Grant what fits, and have the runs of the granted looked at. */
-void
-tick_quick(DbState *db)
-{
-	Key			runs[FILL_BATCH];
-	int			n;
-
-	do
-	{
-		LWLockAcquire(shmem->lock, LW_EXCLUSIVE);
-		n = gate_fill(db, GetCurrentTimestamp(), runs, FILL_BATCH);
-		LWLockRelease(shmem->lock);
-		for (int i = 0; i < n; i++)
-			park_run_useful(db, runs[i]);
-	} while (n == FILL_BATCH);
-}
 
 /* Is there work that needs tables? */
 bool
@@ -166,7 +147,7 @@ step_expire(Turn *turn)
 static void
 step_grant(Turn *turn)
 {
-	tick_quick(turn->db);
+	gate_grant(turn->db);
 }
 
 static void

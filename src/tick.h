@@ -7,7 +7,6 @@
 #include "shmem.h"
 
 extern bool tick_due(DbState *db, TimestampTz now);
-extern void tick_quick(DbState *db);
 extern void tick_exclude(void);
 extern bool tick_whole(DbState *db, bool own_timeout);
 

@@ -327,7 +327,7 @@ airflow_bp_worker(Datum arg)
 	{
 		if (tick_due(db, GetCurrentTimestamp()))
 			worker_turn(db);
-		tick_quick(db);
+		gate_grant(db);
 		wait_on_latch(worker_pause(&next));
 	}
 }
