@@ -44,7 +44,7 @@ static const struct
 static struct
 {
 	Oid			relid;
-	bool		usable;
+	int			missing;		/* a column that is not there; -1: none */
 	AttrNumber	attno[NUM_TASK_COLUMNS];
 }			tasks;
 
@@ -81,17 +81,30 @@ bool
 catalog_knows_tasks(Relation rel)
 {
 	if (tasks.relid == RelationGetRelid(rel))
-		return tasks.usable;
-	tasks.usable = true;
+		return tasks.missing < 0;
+	tasks.missing = -1;
 	for (int i = 0; i < NUM_TASK_COLUMNS; i++)
 	{
 		tasks.attno[i] = catalog_column(RelationGetDescr(rel), task_columns[i].name,
 										task_columns[i].type);
 		if (tasks.attno[i] == InvalidAttrNumber)
-			tasks.usable = false;
+			tasks.missing = i;
 	}
 	tasks.relid = RelationGetRelid(rel);
-	return tasks.usable;
+	return tasks.missing < 0;
+}
+
+/* Which one is not there; -1 when catalog_knows_tasks(). */
+int
+catalog_missing_column(void)
+{
+	return tasks.missing;
+}
+
+const char *
+catalog_column_name(int column)
+{
+	return task_columns[column].name;
 }
 
 /* Does an UPDATE of these columns matter to the counters? */

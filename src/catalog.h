@@ -33,6 +33,8 @@ typedef struct TaskRow
 
 extern void catalog_init(void);
 extern bool catalog_knows_tasks(Relation rel);
+extern int	catalog_missing_column(void);
+extern const char *catalog_column_name(int column);
 extern bool catalog_touches_task(const Bitmapset *updated);
 extern bool catalog_read_task(TupleTableSlot *slot, TaskRow *row);
 extern bool catalog_read_text(TupleTableSlot *slot, AttrNumber attno, Str *out);

@@ -78,6 +78,7 @@ typedef struct DbState
 	bool		enabled;		/* our triggers are there */
 	TimestampTz enabled_at;		/* when they were made */
 	bool		head_known;
+	int			missing;		/* column of task_instance, from 1; 0: none */
 	bool		dropping;		/* DROP DATABASE has stopped the worker */
 	TimestampTz last_full;		/* last whole turn */
 	TimestampTz last_recount;

@@ -1,0 +1,50 @@
+# A streaming standby shows what it can and writes nothing; promoted, it takes over.
+use strict;
+use warnings;
+use FindBin;
+use lib $FindBin::RealBin;
+use AirflowBP;
+use PostgreSQL::Test::Utils;
+use Test::More;
+
+my $primary = start_node('primary');
+airflow($primary);
+enforce($primary, 2);
+is(value($primary, "SELECT test.ask('a1', 1, 5)"), 2, 'the primary enforces');
+wait_for($primary, 'SELECT count(*) > 0 FROM airflow_bp.decision', 'and logs');
+
+$primary->backup('base');
+my $standby = PostgreSQL::Test::Cluster->new('standby');
+$standby->init_from_backup($primary, 'base', has_streaming => 1);
+$standby->start;
+$primary->wait_for_catchup($standby);
+
+is(value($standby, 'SELECT mode FROM airflow_bp.status()'), 'enforce', 'standby: status');
+like(value($standby, 'SELECT note FROM airflow_bp.status()'), qr/standby/, 'says what it is');
+is(value($standby, 'SELECT worker_pid IS NULL AND drift_slots IS NULL FROM airflow_bp.status()'), 't', 'what cannot be known is NULL');
+is(value($standby, "SELECT count(*) FROM pg_stat_activity WHERE backend_type LIKE 'airflow_bp%'"), 0, 'no worker');
+is(value($standby, 'SELECT sum(tasks) FROM airflow_bp.waiting_summary()'), value($primary, 'SELECT sum(tasks) FROM airflow_bp.waiting_summary()'), 'waiting_summary() as on the primary');
+is(value($standby, "SELECT scheduled FROM airflow_bp.queue('deployment')"), 2, 'queue()');
+is(value($standby, 'SELECT count(*) FROM airflow_bp.held()'), 0, 'held() is empty');
+is(value($standby, "SELECT airflow_bp.tenant_of('a1')"), 'a', 'tenant_of()');
+foreach my $call ('tick()', 'recount()')
+{
+	my ($ret, $out, $err) = $standby->psql('airflow', '\set VERBOSITY sqlstate' . "\nSELECT airflow_bp.$call");
+	like($err, qr/BP005/, "$call says that this is a standby");
+}
+
+# The primary goes on, then the standby takes over with what it has received.
+value($primary, "SELECT test.set_state('a1', 1, 'success')");
+wait_for($primary, "SELECT test.ask('a1', 3, 5) = 1", 'the next passes on the primary');
+$primary->wait_for_catchup($standby);
+$primary->stop;
+$standby->promote;
+wait_for($standby, 'SELECT ready AND worker_pid IS NOT NULL FROM airflow_bp.memory_state()', 'promoted: a worker recounts');
+is(value($standby, "SELECT usage FROM airflow_bp.tenants() WHERE name = 'a'"), 2, 'usage is as it was');
+is(value($standby, "SELECT test.ask('a1', 6)"), 0, 'the limit holds');
+value($standby, "SELECT test.set_state('a1', 2, 'success')");
+wait_for($standby, "SELECT test.ask('a1', 6) = 1", 'a freed slot is given');
+is(value($standby, 'SELECT test.drift()'), 0, 'no drift');
+
+$standby->stop;
+done_testing();
