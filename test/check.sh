@@ -168,7 +168,16 @@ run_suite()
 		regress | isolation | pgtap) test/cluster.sh -l "$logs/$1.server.log" "${preload[@]}" test/check.sh --suite "$1" "$1" ;;
 		plain) test/cluster.sh -l "$logs/$1.server.log" test/check.sh --suite regress plain ;;
 		*) test/check.sh --suite "$1" "$1" ;;
-	esac >"$log" 2>&1
+	esac 2>&1 | tee "$log" | progress "$1"
+}
+
+# Tests that take long are shown as they end.
+progress()
+{
+	case $1 in
+		tap | e2e) echo && sed -u -n -E 's/^((not )?ok [-0-9])/    \1/p' ;;
+		*) cat >/dev/null ;;
+	esac
 }
 
 [ $# -gt 0 ] || set -- $all
@@ -181,12 +190,14 @@ mkdir -p "$logs"
 passed=0 failed=0 skipped=0 number=0
 for suite; do
 	number=$((number + 1))
-	printf '[%d/%d] %-10s' $number $# "$suite"
+	header=$(printf '[%d/%d] %-10s' $number $# "$suite")
+	printf '%s' "$header"
 	rm -rf "$logs/$suite" "$logs/$suite".*
 	mkdir -p "$logs/$suite"
 	began=$SECONDS
 	run_child run_suite "$suite"
 	status=$?
+	[[ $suite != tap && $suite != e2e ]] || printf '%*s' ${#header} ""
 	good=$(grep -cE '^ok [-0-9]' "$logs/$suite.log")
 	bad=$(grep -cE '^not ok [-0-9]' "$logs/$suite.log")
 	skip=$(grep -ciE '^ok [-0-9].*# skip' "$logs/$suite.log")
@@ -196,7 +207,7 @@ for suite; do
 	passed=$((passed + good)) failed=$((failed + bad)) skipped=$((skipped + skip))
 	printf '%5d passed %4d failed %5d s\n' "$good" "$bad" $((SECONDS - began))
 	if [ "$bad" -gt 0 ]; then
-		grep '^not ok' "$logs/$suite.log"
+		grep -A 8 -E '^not ok [-0-9]' "$logs/$suite.log" | head -n 60
 		tail -n "${TAIL:-60}" "$logs/$suite.log" | sed -e 's/^/    /' -e '$a\'
 	fi
 done
