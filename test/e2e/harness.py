@@ -39,7 +39,9 @@ def venv(version):
 
 
 def pg_bin(program):
-    config = os.environ.get("PG_CONFIG", "pg_config")
+    """A program of the server that the extension is installed in; as pg_config.sh chooses it."""
+    usual = Path(f"/usr/lib/postgresql/{os.environ.get('PG_MAJOR', 15)}/bin/pg_config")
+    config = os.environ.get("PG_CONFIG") or (usual if usual.exists() else "pg_config")
     return Path(subprocess.check_output([config, "--bindir"], text=True).strip()) / program
 
 

@@ -24,8 +24,8 @@ def fill_pool(airflow, runs, seconds=20):
 def limit(airflow, slots, tenant="flood"):
     """Hold a tenant to so many slots; returns when the gate knows it."""
     airflow.pg.rows("SELECT airflow_bp.set_tenant(%s, %s)", tenant, slots)
-    known = "SELECT nominal = %s FROM airflow_bp.tenants() WHERE name = %s"
-    airflow.wait(lambda: airflow.pg.value(known, slots, tenant), 10, f"the limit of {tenant}")
+    in_force = "SELECT airflow_bp.policy_version() = airflow_bp.policy_wanted()"
+    airflow.wait(lambda: airflow.pg.value(in_force), 10, "the policy to be in force")
 
 
 def flood_tenant(airflow, slots, mode="enforce"):

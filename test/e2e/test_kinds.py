@@ -127,3 +127,40 @@ def test_restart(stack, how):
     airflow.alive = airflow.revive
     kinds.disturb()
     kinds.finish(140)
+
+
+GROWING = """
+from airflow.sdk import DAG, BaseSensorOperator, task
+
+class Never(BaseSensorOperator):
+    def poke(self, context):
+        return False
+
+@task
+def work():
+    pass
+
+with DAG("kind_growing", schedule=None, catchup=False):
+    Never(task_id="sense", mode="reschedule", poke_interval=600)
+"""
+
+
+def test_new_version(stack):
+    """A new version of a DAG brings its parked runs a task at once."""
+    airflow = stack(components=False, airflow_bp__parking="on")
+    airflow.pg.rows("SELECT airflow_bp.enable('observe')")
+    dags = airflow.directory / "dags"
+    dags.mkdir()
+    airflow.settings["CORE__DAGS_FOLDER"] = dags
+    file = dags / "growing.py"
+    file.write_text(GROWING)
+    airflow.cli("dag-processor", "--num-runs", "1")
+    airflow.start("api-server", "scheduler").wait_ready()
+    airflow.trigger("kind_growing", "run_1")
+    parked = "SELECT count(*) FROM airflow_bp.parked() WHERE dag_id = 'kind_growing'"
+    state = "SELECT state FROM task_instance WHERE dag_id = 'kind_growing' AND task_id = %s"
+    airflow.wait(lambda: airflow.pg.value(state, "sense") == "up_for_reschedule", 30, "the sensor to wait")
+    airflow.wait(lambda: airflow.pg.value(parked), 30, "the run to be parked")
+    file.write_text(GROWING + '    work.override(task_id="late")()\n')
+    airflow.cli("dag-processor", "--num-runs", "1")
+    airflow.wait(lambda: airflow.pg.value(state, "late") == "success", 30, "the new task")
