@@ -6,7 +6,7 @@
 \set ECHO all
 
 -- Before enable(): what is known, and what to do.
-SELECT extension_version, mode, airflow_version, head_known, preloaded, drift_slots, held FROM airflow_bp.status();
+SELECT extension_version, mode, airflow_version, head_known, preloaded FROM airflow_bp.status();
 SELECT note ~ 'not enabled: call airflow_bp.enable\(\)' AS says_so FROM airflow_bp.status();
 SELECT * FROM airflow_bp.recount();
 SELECT airflow_bp.set_mode('enforce');
@@ -21,7 +21,7 @@ FROM pg_trigger t WHERE tgname LIKE 'zz_airflow_bp%' ORDER BY 1;
 SELECT airflow_bp.enable();
 SELECT count(*) FROM pg_trigger t WHERE tgname LIKE 'zz_airflow_bp%';
 SELECT airflow_bp.tick();
-SELECT mode, drift_slots, held, fail_open_total FROM airflow_bp.status();
+SELECT mode, drift_slots, held FROM airflow_bp.status();
 SELECT mode, may_enforce, ready FROM airflow_bp.memory_state();
 SELECT note LIKE '%not enabled%' AS asks_for_enable, note LIKE '%not ready%' AS asks_for_patience FROM airflow_bp.status();
 
@@ -101,7 +101,7 @@ SELECT airflow_bp.tenant_of('a1');
 SELECT scope_name, waiting FROM airflow_bp.queue_by_dag;
 SELECT reason, tasks FROM airflow_bp.waiting_summary();
 SELECT count(*) FROM airflow_bp.parked();
-SELECT count(*) FROM airflow_bp.decision;
+SELECT count(*) FROM airflow_bp.decision WHERE at IS NULL;
 SELECT count(*) > 0 AS some FROM airflow_bp.act;
 SELECT airflow_bp.set_mode('off');
 SELECT airflow_bp.tick();
