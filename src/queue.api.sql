@@ -294,7 +294,7 @@ SELECT CASE $1 WHEN 'pool' THEN t.pool WHEN 'queue' THEN coalesce(t.queue, '(def
 	sum(pool_slots * coalesce(t.state IN ('scheduled', 'queued', 'running', 'restarting'), false)::int),
 	sum(pool_slots * coalesce(t.state = 'deferred', false)::int),
 	CASE WHEN airflow_bp.preloaded() AND NOT pg_is_in_recovery() THEN count(h.ti_id) END,
-	least(min(t.scheduled_dttm) FILTER (WHERE t.state IN ('scheduled', 'queued') AND t.dag_id <> ALL ($2)), min(h.first_asked)),
+	min(CASE WHEN t.state IN ('scheduled', 'queued') THEN t.scheduled_dttm ELSE h.first_asked END) FILTER (WHERE t.dag_id <> ALL ($2)),
 	NULL::float8[], NULL::float8[], NULL::float8[]
 FROM t
 LEFT JOIN n ON n.dag_id = t.dag_id AND n.pool = t.pool AND n.queue IS NOT DISTINCT FROM t.queue
