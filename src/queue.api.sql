@@ -371,10 +371,15 @@ LANGUAGE sql STABLE SECURITY DEFINER ROWS 100 SET search_path = pg_catalog, pg_t
 	FROM c
 $$;
 COMMENT ON FUNCTION airflow_bp.queue(text) IS
-'Depth, age and speed by scope: deployment, pool, queue, executor, tenant, dag or state; BP001 for another. From counters in shared memory when they are ready, which follow commits; else by SQL, with rates NULL.
-waiting: rows of waiting(). deferred: with awaiting_input. running: with restarting. slots_used: of a pool as Airflow counts them, else the slots in scheduled, queued, running and restarting, for a tenant that counts deferred tasks also those. slots_total: of a pool, or nominal of a tenant; NULL when unlimited or without meaning.
+'Depth, age and speed by scope: deployment, pool, queue, executor, tenant, dag or state; BP001 for another.
+From counters in shared memory when they are ready, which follow commits; else by SQL, with rates NULL.
+waiting: rows of waiting(). deferred: with awaiting_input. running: with restarting.
+slots_used: of a pool as Airflow counts them, else the slots in scheduled, queued, running and restarting, and deferred of a tenant that counts them.
+slots_total: of a pool, or nominal of a tenant; NULL when unlimited or without meaning.
 oldest_claimable: longest time that a scheduled, queued or held task, of a DAG not paused or stale, has been able to start.
-Rates per minute over 5 minutes: arrivals are tasks made or cleared, starts enter running, finishes enter a finished state. growth_per_min: arrivals less finishes. clears_in: waiting over shrinkage; NULL when it grows or stands still.';
+Rates per minute over 5 minutes: arrivals are tasks made or cleared, starts enter running, finishes enter a finished state.
+growth_per_min: arrivals less finishes. clears_in: waiting over shrinkage; NULL when it grows or stands still.
+For state, memory has neither held, ages nor rates: NULL.';
 
 CREATE VIEW airflow_bp.queue_by_deployment AS SELECT * FROM airflow_bp.queue('deployment');
 CREATE VIEW airflow_bp.queue_by_pool AS SELECT * FROM airflow_bp.queue('pool');
@@ -400,7 +405,3 @@ LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 $$;
 COMMENT ON FUNCTION airflow_bp.queue_rates(text) IS
 'Transitions per minute over 1, 5 and 15 minutes, three rows for each name of the scope; NULL while the counters are not ready. See queue().';
-
--- Definers show all of Airflow's queue, so only those may call them to whom grant_reader() gives it.
-REVOKE EXECUTE ON FUNCTION airflow_bp.waiting(), airflow_bp.waiting_summary(), airflow_bp.queue(text), airflow_bp.queue_rates(text)
-	FROM PUBLIC;
