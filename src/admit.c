@@ -30,9 +30,9 @@ admit_verdict(const AdmitQuota *quota, int64_t slots, bool others_wait)
 		return REASON_NONE;
 	if (slots > quota->nominal)
 		return REASON_NEVER_FITS;
-	if (others_wait)
-		return REASON_ORDER;
-	return slots <= admit_available(quota) ? REASON_NONE : REASON_QUOTA;
+	if (slots > admit_available(quota))
+		return REASON_QUOTA;
+	return others_wait ? REASON_ORDER : REASON_NONE;
 }
 
 /* Negative when a goes first: higher priority, then older, then the tie. */

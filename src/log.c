@@ -76,7 +76,11 @@ ring_take(DbState *db, Decision *out, int most)
 		Decision	decision = ring->decisions[ring->tail++ % RING_SIZE];
 
 		if (decision.db == db->db)
-			out[n++] = decision;
+		{
+			/* those of triggers that were there before belong to nobody */
+			if (decision.at >= db->enabled_at)
+				out[n++] = decision;
+		}
 		else if (shmem_db_has_worker(decision.db))
 			ring->decisions[ring->head++ % RING_SIZE] = decision;
 	}

@@ -66,11 +66,18 @@ interval_since(TimestampTz then, TimestampTz now)
 	return IntervalPGetDatum(interval);
 }
 
-static Datum
-reason_datum(const HeldEntry *entry, bool *isnull)
+/* Why it waits now, which may be another reason than at its last ask. */
+static AdmitReason
+reason_now(const HeldEntry *entry)
 {
-	return text_or_null(entry->state == HELD_GRANTED ? NULL :
-						admit_reason_name(entry->reason), isnull);
+	AdmitReason now;
+
+	if (entry->state == HELD_GRANTED)
+		return REASON_NONE;
+	if (entry->state != HELD_WAITING || entry->reason == REASON_STARTING)
+		return entry->reason;
+	now = admit_verdict(&account_tenant(entry->tenant)->quota, entry->slots, true);
+	return now == REASON_NONE ? entry->reason : now;
 }
 
 static void
@@ -88,7 +95,7 @@ put_held(FunctionCallInfo fcinfo, DbState *db, const HeldEntry *entry)
 	values[5] = TimestampTzGetDatum(entry->rank.first_asked);
 	values[6] = TimestampTzGetDatum(entry->last_asked);
 	values[7] = Int64GetDatum(entry->asks);
-	values[8] = reason_datum(entry, &nulls[8]);
+	values[8] = text_or_null(admit_reason_name(reason_now(entry)), &nulls[8]);
 	values[9] = BoolGetDatum(entry->state == HELD_GRANTED);
 	values[10] = BoolGetDatum(park_run_parked(db, entry->run));
 	put_row(fcinfo, values, nulls);

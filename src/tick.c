@@ -159,7 +159,8 @@ step_park(Turn *turn)
 static void
 step_log(Turn *turn)
 {
-	log_flush(turn->db, turn->airflow_schema);
+	if (turn->airflow_schema != NULL)
+		log_flush(turn->db, turn->airflow_schema);
 }
 
 static void
@@ -180,7 +181,7 @@ static const Step steps[] = {
 	{"expire", step_expire, false, true},
 	{"grant", step_grant, false, true},
 	{"park", step_park, false, true},
-	{"log", step_log, false, true},
+	{"log", step_log, false, false},
 	{"purge", step_purge, false, false},
 };
 

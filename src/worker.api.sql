@@ -2,10 +2,10 @@
 
 CREATE FUNCTION airflow_bp.known_heads() RETURNS TABLE (head text, airflow_version text)
 LANGUAGE sql IMMUTABLE PARALLEL SAFE ROWS 6 SET search_path = pg_catalog, pg_temp AS $$
-	VALUES ('29ce7909c52b', '3.0.0'), ('fe199e1abd77', '3.0.3'), ('cc92b33c6709', '3.1.0'), ('509b94a1042d', '3.1.8'),
-		('1d6611b6ab7c', '3.2.0'), ('d2f4e1b3c5a7', '3.3.0')
+	VALUES ('29ce7909c52b', '>= 3.0.0'), ('fe199e1abd77', '>= 3.0.3'), ('cc92b33c6709', '>= 3.1.0'), ('509b94a1042d', '>= 3.1.8'),
+		('1d6611b6ab7c', '>= 3.2.0'), ('d2f4e1b3c5a7', '>= 3.3.0')
 $$;
-COMMENT ON FUNCTION airflow_bp.known_heads() IS 'Alembic heads on which enforcement is proved, with the first Airflow version that has each.';
+COMMENT ON FUNCTION airflow_bp.known_heads() IS 'Alembic heads on which enforcement is proved, with the Airflow versions from which on each is found.';
 
 CREATE FUNCTION airflow_bp.airflow_schema_or_null() RETURNS text
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
