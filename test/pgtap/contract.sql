@@ -1,0 +1,119 @@
+-- The contract of the SQL surface: names, types, volatility, rights, comments, what pg_dump keeps.
+\set ON_ERROR_STOP on
+SET client_min_messages = warning;
+CREATE EXTENSION IF NOT EXISTS pgtap;
+CREATE EXTENSION IF NOT EXISTS airflow_bp;
+BEGIN;
+SELECT no_plan();
+
+-- Public functions.  audience: who gets them from grant_reader() and grant_operator(); the rest is for the owner.
+CREATE TEMP TABLE contract (audience text, volatility "char", definer boolean, name text, arguments text, result text);
+INSERT INTO contract VALUES
+('reader', 'v', true, 'status', '', 'TABLE(extension_version text, mode text, airflow_version text, alembic_head text, head_known boolean, preloaded boolean, worker_pid integer, last_tick timestamp with time zone, tick_ms double precision, drift_slots bigint, held bigint, parked_runs bigint, fail_open_total bigint, note text)'),
+('reader', 's', true, 'queue', 'scope text', 'TABLE(scope_name text, waiting bigint, held bigint, "none" bigint, scheduled bigint, queued bigint, running bigint, deferred bigint, up_for_retry bigint, up_for_reschedule bigint, slots_used bigint, slots_total bigint, oldest_claimable interval, arrivals_per_min double precision, starts_per_min double precision, finishes_per_min double precision, growth_per_min double precision, clears_in interval)'),
+('reader', 's', true, 'queue_rates', 'scope text', 'TABLE(scope_name text, minutes integer, arrivals_per_min double precision, starts_per_min double precision, finishes_per_min double precision, growth_per_min double precision)'),
+('reader', 's', true, 'waiting', '', 'TABLE(dag_id text, run_id text, task_id text, map_index integer, try_number integer, tenant text, pool text, queue text, state text, reason text, detail text, waiting_since timestamp with time zone, claimable_age interval)'),
+('reader', 's', true, 'waiting_summary', '', 'TABLE(reason text, tasks bigint, slots bigint, oldest interval, example text)'),
+('reader', 'v', true, 'tenants', '', 'TABLE(name text, cohort text, nominal integer, borrowing_limit integer, lending_limit integer, weight double precision, usage bigint, available bigint, borrowed bigint, share double precision, held bigint, oldest_held interval, admitted_total bigint)'),
+('reader', 's', true, 'tenant_of', 'dag_id text, pool text DEFAULT NULL::text, queue text DEFAULT NULL::text', 'text'),
+('reader', 'v', true, 'held', '', 'TABLE(ti_id uuid, dag_id text, run_id text, task_id text, map_index integer, tenant text, slots integer, priority integer, first_asked timestamp with time zone, last_asked timestamp with time zone, asks bigint, reason text, granted boolean, run_parked boolean)'),
+('reader', 'v', true, 'parked', '', 'TABLE(dag_id text, run_id text, reason text, parked_since timestamp with time zone, next_look timestamp with time zone, last_look timestamp with time zone)'),
+('reader', 'v', false, 'policy_version', '', 'bigint'),
+('reader', 'v', false, 'policy_wanted', '', 'bigint'),
+('reader', 'i', false, 'known_heads', '', NULL),
+('operator', 'v', true, 'set_mode', 'mode text', 'void'),
+('operator', 'v', true, 'set_tenant', 'name text, nominal integer, cohort text DEFAULT NULL::text, borrowing_limit integer DEFAULT NULL::integer, lending_limit integer DEFAULT NULL::integer, weight double precision DEFAULT 1, queueing text DEFAULT ''strict''::text, count_deferred boolean DEFAULT false, mode text DEFAULT NULL::text', 'void'),
+('operator', 'v', true, 'drop_tenant', 'name text', 'void'),
+('operator', 'v', true, 'add_tenant_rule', 'tenant text, match_on text, pattern text, place integer DEFAULT NULL::integer', 'integer'),
+('operator', 'v', true, 'drop_tenant_rule', 'place integer', 'void'),
+('operator', 'v', true, 'undo', 'act_id bigint', 'void'),
+('operator', 'v', true, 'tick', '', 'boolean'),
+('operator', 'v', true, 'recount', '', 'TABLE(tenant text, counter bigint, counted bigint, drift bigint)'),
+('owner', 'v', false, 'enable', 'mode text DEFAULT ''observe''::text', 'void'),
+('owner', 'v', false, 'disable', '', 'void'),
+('owner', 'v', false, 'grant_reader', 'role regrole', 'void'),
+('owner', 'v', false, 'grant_operator', 'role regrole', 'void'),
+('owner', 'v', false, 'schedule_with_pg_cron', 'period interval DEFAULT ''00:00:01''::interval', 'bigint'),
+('owner', 'v', false, 'unschedule_pg_cron', '', 'boolean'),
+('owner', 'v', false, 'gate', '', 'trigger'),
+('owner', 'v', false, 'count', '', 'trigger'),
+('owner', 'v', false, 'run_changed', '', 'trigger'),
+('public', 'v', false, 'look_useful', 'dag_id character varying, run_id character varying, seen_by oid', 'boolean');
+
+CREATE ROLE bp_nobody;
+CREATE ROLE bp_reader;
+CREATE ROLE bp_operator;
+SELECT airflow_bp.grant_reader('bp_reader'), airflow_bp.grant_operator('bp_operator') \g /dev/null
+
+CREATE TEMP VIEW ours AS
+SELECT p.*, c.audience FROM pg_proc p LEFT JOIN contract c ON c.name = p.proname WHERE p.pronamespace = 'airflow_bp'::regnamespace;
+CREATE TEMP VIEW relations AS
+SELECT oid, relname, relkind FROM pg_class WHERE relnamespace = 'airflow_bp'::regnamespace AND relkind IN ('r', 'v', 'S');
+
+SELECT is((SELECT count(*) FROM ours p WHERE p.proname = c.name), 1::bigint, c.name || ': there is one') FROM contract c;
+SELECT is((SELECT pg_get_function_arguments(p.oid) FROM ours p WHERE p.proname = c.name), c.arguments, c.name || ': arguments') FROM contract c;
+SELECT is((SELECT pg_get_function_result(p.oid) FROM ours p WHERE p.proname = c.name), c.result, c.name || ': result')
+FROM contract c WHERE c.result IS NOT NULL;
+SELECT is((SELECT p.provolatile FROM ours p WHERE p.proname = c.name), c.volatility, c.name || ': volatility') FROM contract c;
+SELECT is((SELECT p.prosecdef FROM ours p WHERE p.proname = c.name), c.definer, c.name || ': security definer') FROM contract c;
+
+-- Rights, of every function.
+SELECT is(has_function_privilege('bp_nobody', oid, 'EXECUTE'), coalesce(audience = 'public', false), proname || ': PUBLIC') FROM ours ORDER BY proname;
+SELECT is(has_function_privilege('bp_reader', oid, 'EXECUTE'), coalesce(audience IN ('public', 'reader'), false), proname || ': reader') FROM ours ORDER BY proname;
+SELECT is(has_function_privilege('bp_operator', oid, 'EXECUTE'), coalesce(audience IN ('public', 'reader', 'operator'), false), proname || ': operator')
+FROM ours ORDER BY proname;
+SELECT ok(NOT has_schema_privilege('bp_nobody', 'airflow_bp', 'USAGE'), 'PUBLIC may not use the schema');
+SELECT ok(has_schema_privilege(r, 'airflow_bp', 'USAGE') AND NOT has_schema_privilege(r, 'airflow_bp', 'CREATE'), r || ' may use the schema, not make things in it')
+FROM unnest('{bp_reader,bp_operator}'::text[]) r;
+SELECT ok(NOT has_any_column_privilege('bp_nobody', oid, 'SELECT'), relname || ': PUBLIC may not read') FROM relations WHERE relkind <> 'S';
+SELECT ok(has_table_privilege(r, oid, 'SELECT') AND NOT has_any_column_privilege(r, oid, 'INSERT, UPDATE')
+	AND NOT has_table_privilege(r, oid, 'INSERT, UPDATE, DELETE, TRUNCATE, TRIGGER'), relname || ': ' || r || ' reads only')
+FROM relations, unnest('{bp_reader,bp_operator}'::text[]) r WHERE relkind <> 'S';
+
+-- What runs with the rights of the owner, or builds statements, has its search_path pinned.
+SELECT ok(proconfig @> '{"search_path=pg_catalog, pg_temp"}', proname || ': search_path is pinned') FROM ours
+WHERE prosecdef OR prolang = (SELECT oid FROM pg_language WHERE lanname = 'plpgsql') ORDER BY proname;
+SELECT ok(rolsuper, proname || ': the owner of a definer is the owner of the extension') FROM ours JOIN pg_roles r ON r.oid = proowner WHERE prosecdef;
+
+-- Comments.
+SELECT ok(obj_description(p.oid, 'pg_proc') <> '', name || ': comment') FROM contract JOIN ours p ON p.proname = name;
+SELECT ok(obj_description(oid, 'pg_class') <> '', relname || ': comment') FROM relations WHERE relkind <> 'S';
+SELECT ok(obj_description('airflow_bp'::regnamespace, 'pg_namespace') <> '', 'schema: comment');
+
+-- Tables and their columns.
+SELECT columns_are('airflow_bp', t, c, t || ': columns') FROM (VALUES
+	('deployment', '{singleton,mode,enabled_at}'::name[]),
+	('tenant', '{name,nominal,cohort,borrowing_limit,lending_limit,weight,queueing,count_deferred,mode}'),
+	('cohort', '{name,parent,nominal,borrowing_limit,lending_limit,weight}'),
+	('tenant_rule', '{place,tenant,match_on,pattern,exact}'),
+	('decision', '{at,verdict,reason,tenant,dag_id,run_id,task_id,map_index,try_number,slots,detail}'),
+	('act', '{act_id,at,actor,action,old,new,undone_at}')) v (t, c);
+SELECT col_type_is('airflow_bp', t, c, y, t || '.' || c) FROM (VALUES
+	('tenant', 'name', 'text'), ('tenant', 'nominal', 'integer'), ('tenant', 'weight', 'double precision'), ('tenant', 'count_deferred', 'boolean'),
+	('tenant_rule', 'place', 'integer'), ('tenant_rule', 'pattern', 'text'),
+	('decision', 'at', 'timestamp with time zone'), ('decision', 'slots', 'integer'),
+	('act', 'act_id', 'bigint'), ('act', 'old', 'jsonb'), ('act', 'new', 'jsonb'), ('act', 'undone_at', 'timestamp with time zone')) v (t, c, y);
+SELECT col_is_pk('airflow_bp', t, c, t || ': key') FROM (VALUES ('deployment', 'singleton'), ('tenant', 'name'), ('cohort', 'name'), ('tenant_rule', 'place'), ('act', 'act_id')) v (t, c);
+SELECT has_view('airflow_bp', 'queue_by_' || s, 'queue_by_' || s) FROM unnest('{deployment,pool,queue,executor,tenant,dag,state}'::text[]) s;
+SELECT results_eq(format('SELECT attname::text FROM pg_attribute WHERE attrelid = %L::regclass AND attnum > 0 ORDER BY attnum', 'airflow_bp.queue_by_' || s),
+	'SELECT unnest(proargnames[2:]) FROM pg_proc WHERE oid = ''airflow_bp.queue(text)''::regprocedure', 'queue_by_' || s || ': columns of queue()')
+FROM unnest('{deployment,pool,queue,executor,tenant,dag,state}'::text[]) s;
+
+-- Everything belongs to the extension; what is set up by hand is kept by pg_dump, with its sequences; what is logged by turns is not.
+SELECT is_empty($$
+	SELECT o.class, o.oid FROM (SELECT 'pg_proc'::regclass AS class, oid FROM ours UNION ALL SELECT 'pg_class', oid FROM relations WHERE relkind <> 'S') o
+	WHERE NOT EXISTS (SELECT FROM pg_depend d JOIN pg_extension e ON e.oid = d.refobjid AND e.extname = 'airflow_bp'
+		WHERE d.classid = o.class AND d.objid = o.oid AND d.refclassid = 'pg_extension'::regclass AND d.deptype = 'e')$$, 'all of it belongs to the extension');
+SELECT set_eq($$SELECT unnest(extconfig)::regclass::text FROM pg_extension WHERE extname = 'airflow_bp'$$,
+	ARRAY['airflow_bp.deployment', 'airflow_bp.cohort', 'airflow_bp.tenant', 'airflow_bp.tenant_rule', 'airflow_bp.act', 'airflow_bp.act_act_id_seq'], 'pg_dump keeps policy and acts');
+SELECT is_empty($$SELECT FROM pg_extension, unnest(extcondition) c WHERE extname = 'airflow_bp' AND c <> ''$$, 'all rows of them');
+SELECT is_empty($$SELECT FROM airflow_bp.deployment UNION ALL SELECT FROM airflow_bp.tenant UNION ALL SELECT FROM airflow_bp.tenant_rule$$, 'and a new extension has none that a restore would meet');
+
+-- Settings.
+SELECT is((SELECT context FROM pg_settings WHERE name = 'airflow_bp.' || n), c, 'airflow_bp.' || n) FROM (VALUES
+	('database', 'postmaster'), ('max_held', 'postmaster'), ('max_tenants', 'postmaster'), ('max_dags', 'postmaster'), ('max_runs', 'postmaster'),
+	('airflow_schema', 'superuser'), ('startup_hold', 'sighup'), ('ask_timeout', 'sighup'), ('grant_timeout', 'sighup'), ('ready_grace', 'sighup'),
+	('park_for', 'sighup'), ('parking', 'superuser'), ('recount_period', 'sighup'), ('log_retention', 'sighup')) v (n, c);
+
+SELECT * FROM finish();
+ROLLBACK;
