@@ -15,6 +15,7 @@ SELECT verdict, reason, tenant, dag_id, task_id, try_number, slots FROM airflow_
 SELECT test.tasks('a1', 1, 9), test.tasks('b1', 1, 3);
 SELECT test.enforce(2);
 SELECT airflow_bp.tick();
+TRUNCATE airflow_bp.decision;
 SELECT test.ask('a1', 1), test.ask('a1', 2), test.ask('a1', 3), test.ask('a1', 4);
 SELECT test.ask('a1', 4);
 SELECT test.ask('b1', 1, 3);
