@@ -117,7 +117,7 @@ BEGIN
 	INSERT INTO airflow_bp.deployment (mode) VALUES ('off')
 	ON CONFLICT (singleton) DO UPDATE SET enabled_at = CASE WHEN make = '' THEN deployment.enabled_at ELSE now() END;
 	PERFORM airflow_bp.set_mode(enable.mode);
-	IF airflow_bp.policy_version() IS NULL THEN
+	IF NOT airflow_bp.preloaded() THEN
 		RAISE WARNING USING MESSAGE = 'airflow_bp is not preloaded: nothing is counted or held',
 			HINT = 'Add airflow_bp to shared_preload_libraries and this database to airflow_bp.database, and restart the server.';
 	END IF;
