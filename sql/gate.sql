@@ -90,6 +90,9 @@ SELECT test.enforce(4);
 SELECT airflow_bp.tick();
 SELECT test.ask('a1', 1), test.ask('a1', 2), test.ask('a2', 1), test.ask('a1', 3), test.ask('a3', 1);
 SELECT * FROM test.held;
+SELECT airflow_bp.tick();
+SELECT test.ask('a1', 3);
+SELECT count(*) FROM test.held WHERE granted;
 -- What can never run does not block; it can when the limit is raised.
 SELECT test.set_state('a1', 1, 'success');
 SELECT airflow_bp.tick();
@@ -121,6 +124,23 @@ SELECT test.set_state('a1', 3, 'success');
 SELECT airflow_bp.tick();
 SELECT test.ask('a1', 5), test.used('a%');
 SELECT test.drift();
+
+-- Slots given back belong to who waits for them.
+SELECT test.clean();
+SELECT test.tasks('a1', 1, 4), test.tasks('a5', 1, 2, slots => 2);
+SELECT test.enforce(4);
+SELECT airflow_bp.set_tenant('a', 4, queueing => 'best_effort');
+SELECT airflow_bp.tick();
+SELECT test.ask('a1', 1), test.ask('a1', 2);
+BEGIN;
+SAVEPOINT s;
+SELECT test.ask('a5', 1);
+SELECT test.ask('a5', 2);
+ROLLBACK TO s;
+SELECT test.ask('a1', 3);
+COMMIT;
+SELECT airflow_bp.tick();
+SELECT * FROM test.held;
 
 -- Limits of 0, below what is used, and taken away.
 SELECT test.clean();
