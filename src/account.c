@@ -328,7 +328,8 @@ account_apply(DbState *db, const ClassDelta *delta, bool counted, bool since,
 		if (!counted)
 			tenant->quota.committed += change;
 	}
-	return change < 0 && tenant->waiting > 0;
+	return change < delta->reserved &&
+		((tenant != NULL && tenant->waiting > 0) || (charged != NULL && charged->waiting > 0));
 }
 
 void

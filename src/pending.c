@@ -276,8 +276,8 @@ pending_reset(void)
 {
 	for (int i = 0; i < npinned; i++)
 	{
-		pg_atomic_fetch_sub_u32(&pinned[i].class->pins, 1);
 		*bucket_of(&pinned[i].class->key) = NULL;
+		pg_atomic_fetch_sub_u32(&pinned[i].class->pins, 1);
 	}
 	npinned = ndeltas = nclaims_out = 0;
 	recent = NULL;

@@ -109,7 +109,7 @@ db_reset(DbState *state, Oid db)
 	state->seen.xip = seen;
 	state->counted.xip = counted;
 	state->generation = generation;
-	state->since = shmem->started;
+	state->since = GetCurrentTimestamp();
 	state->policy_wanted = 1;
 	state->db = db;
 }

@@ -7,8 +7,10 @@ use AirflowBP;
 use PostgreSQL::Test::Utils;
 use Test::More;
 
-my $primary = start_node('primary');
+my $primary = start_node('primary', 'airflow_bp.startup_hold' => "'3s'");
 airflow($primary);
+airflow($primary, 'lone');
+value($primary, 'SELECT test.enforce(2)', 'lone');
 enforce($primary, 2);
 is(value($primary, "SELECT test.ask('a1', 1, 5)"), 2, 'the primary enforces');
 wait_for($primary, 'SELECT count(*) > 0 FROM airflow_bp.decision', 'and logs');
@@ -38,12 +40,15 @@ value($primary, "SELECT test.set_state('a1', 1, 'success')");
 wait_for($primary, "SELECT test.ask('a1', 3, 5) = 1", 'the next passes on the primary');
 $primary->wait_for_catchup($standby);
 $primary->stop;
+wait_for($standby, "SELECT now() > pg_postmaster_start_time() + interval '3.5 s'", 'the standby is older than startup_hold');
 $standby->promote;
+is(value($standby, "SELECT test.ask('a1', 7, 9)"), 0, 'promoted: the limit holds from the start');
+is(value($standby, "SELECT test.ask('a1', 7, 9)", 'lone'), 0, 'and nothing passes before a recount');
 wait_for($standby, 'SELECT ready AND worker_pid IS NOT NULL FROM airflow_bp.memory_state()', 'promoted: a worker recounts');
 is(value($standby, "SELECT usage FROM airflow_bp.tenants() WHERE name = 'a'"), 2, 'usage is as it was');
 is(value($standby, "SELECT test.ask('a1', 6)"), 0, 'the limit holds');
 value($standby, "SELECT test.set_state('a1', 2, 'success')");
-wait_for($standby, "SELECT test.ask('a1', 6) = 1", 'a freed slot is given');
+wait_for($standby, "SELECT test.ask('a1', 7, 9) = 1", 'a freed slot is given');
 is(value($standby, 'SELECT test.drift()'), 0, 'no drift');
 
 $standby->stop;
