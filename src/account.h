@@ -81,7 +81,6 @@ typedef struct TenantState
 	bool		best_effort;
 	AdmitQuota	quota;
 	int64		waiting;		/* held entries in line */
-	int64		smallest;		/* ask in line that may fit, or less; best effort */
 	int64		admitted_total;
 	int64		held_total;
 	pairingheap line;			/* of HeldEntry.place, first to go on top */

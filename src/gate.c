@@ -115,12 +115,11 @@ held_is_head(TenantState *tenant, HeldEntry *entry)
 		pairingheap_first(line_of(tenant)) == &entry->place;
 }
 
-/* Is a task in line that goes before this ask?  With best effort only one that may fit. */
+/* Is a task in line that goes before this ask?  With best effort none that waits has fitted. */
 static bool
 others_first(TenantState *tenant, HeldEntry *entry)
 {
-	return tenant->waiting > 0 && !held_is_head(tenant, entry) &&
-		(!tenant->best_effort || admit_available(&tenant->quota) >= tenant->smallest);
+	return tenant->waiting > 0 && !tenant->best_effort && !held_is_head(tenant, entry);
 }
 
 /* Take an entry out of its line or its grant. */
@@ -157,7 +156,6 @@ held_place(HeldEntry *entry)
 	if (entry->reason == REASON_NEVER_FITS)
 		entry->reason = REASON_QUOTA;
 	pairingheap_add(line_of(tenant), &entry->place);
-	tenant->smallest = tenant->waiting == 0 ? entry->slots : Min(tenant->smallest, entry->slots);
 	tenant->waiting++;
 	entry->state = HELD_WAITING;
 }
@@ -631,7 +629,6 @@ fill_line(TenantState *tenant, AdmitMode mode, TimestampTz now, Key *runs, int m
 {
 	pairingheap *line = line_of(tenant);
 	HeldEntry  *passed[MAX_PASSED];
-	int64		smallest = NO_LIMIT;
 	int			npassed = 0;
 	int			nruns = 0;
 
@@ -647,14 +644,11 @@ fill_line(TenantState *tenant, AdmitMode mode, TimestampTz now, Key *runs, int m
 		}
 		if (!tenant->best_effort || npassed == MAX_PASSED || admit_available(&tenant->quota) == 0)
 			break;
-		smallest = Min(smallest, entry->slots);
 		passed[npassed++] = entry;
 		pairingheap_remove_first(line);
 	}
 	for (int i = 0; i < npassed; i++)
 		pairingheap_add(line, &passed[i]->place);
-	if (npassed == MAX_PASSED || npassed == tenant->waiting)
-		tenant->smallest = smallest;
 	return nruns;
 }
 
