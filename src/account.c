@@ -353,7 +353,7 @@ charge_class(ClassEntry *class, void *arg)
 	TenantState *tenant = account_tenant(class->tenant);
 
 	if (tenant == NULL)
-		db->unresolved++;
+		db->unresolved += !class->unplaced;
 	else
 		tenant->quota.committed += account_charged(&class->live, tenant->count_deferred);
 }
@@ -399,7 +399,7 @@ class_remove(ClassEntry *class, void *arg)
 		class->names[i]->refs--;
 		name_release(class->names[i]);
 	}
-	if (class->tenant == NO_TENANT)
+	if (class->tenant == NO_TENANT && !class->unplaced)
 		db->unresolved--;
 	hash_search(classes, &class->key, HASH_REMOVE, NULL);
 	db->generation++;

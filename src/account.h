@@ -62,6 +62,7 @@ typedef struct ClassEntry
 	Key			key;
 	Oid			db;
 	int32		tenant;			/* index, or NO_TENANT until the worker says */
+	bool		unplaced;		/* its tenant found no place: admit */
 	NameEntry  *names[NUM_NAME_KINDS];
 	TimestampTz first_seen;
 	pg_atomic_uint32 pins;		/* open transactions with deltas of it */

@@ -385,7 +385,7 @@ gate_starting(DbState *db, const ClassEntry *class, TimestampTz now)
 	if (db->mode == MODE_OFF || db->mode == MODE_OBSERVE ||
 		(db->ready && (!db->limited || !db->may_enforce)))
 		return REASON_NONE;
-	if (now - since < (int64) guc_startup_hold * 1000)
+	if (!class->unplaced && now - since < (int64) guc_startup_hold * 1000)
 		return REASON_STARTING;
 	pg_atomic_fetch_add_u64(&db->fail_open, 1);
 	return REASON_NONE;

@@ -754,6 +754,27 @@ park_sighted(DbState *db)
 	LWLockRelease(shmem->park_lock);
 }
 
+/* The database is gone. */
+void
+park_forget_db(DbState *db)
+{
+	HASH_SEQ_STATUS scan;
+	ParkRun    *run;
+	ParkDb	   *mine = park_db(db);
+
+	LWLockAcquire(shmem->park_lock, LW_EXCLUSIVE);
+	hash_seq_init(&scan, runs);
+	while ((run = hash_seq_search(&scan)) != NULL)
+	{
+		if (run->dag->db == db_index(db))
+			run_remove(run);
+	}
+	memset(mine, 0, sizeof(ParkDb));
+	dlist_init(&mine->looked);
+	LWLockRelease(shmem->park_lock);
+	park_sweep_dags(db);
+}
+
 void
 park_sweep_dags(DbState *db)
 {

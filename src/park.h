@@ -75,6 +75,7 @@ extern void park_forget(DbState *db, const ParkJob *job);
 extern void park_version(DbState *db, const ParkJob *dag, int64 stamp);
 extern void park_sighted(DbState *db);
 extern void park_sweep_dags(DbState *db);
+extern void park_forget_db(DbState *db);
 extern int	park_copy_parked(DbState *db, ParkRun *out, int room);
 
 #endif							/* AIRFLOW_BP_PARK_H */

@@ -163,7 +163,7 @@ collect_class(ClassEntry *class, void *arg)
 {
 	ClassList  *list = arg;
 
-	if ((!list->all && class->tenant != NO_TENANT) || list->n == list->room)
+	if ((!list->all && (class->tenant != NO_TENANT || class->unplaced)) || list->n == list->room)
 		return;
 	list->rows[list->n].key = class->key;
 	list->rows[list->n].tenant = NO_TENANT;
@@ -229,8 +229,10 @@ apply_classes(const ClassList *list)
 	{
 		ClassEntry *class = account_class_by_key(&list->rows[i].key);
 
-		if (class != NULL)
-			class->tenant = list->rows[i].tenant;
+		if (class == NULL)
+			continue;
+		class->tenant = list->rows[i].tenant;
+		class->unplaced = class->tenant == NO_TENANT;
 	}
 }
 
@@ -259,12 +261,16 @@ apply_tenants(DbState *db, const TenantRow *rows, uint64 n)
 			account_tenant(i)->listed = false;
 	}
 	db->limited = false;
+	db->tenants_lost = 0;
 	for (uint64 i = 0; i < n; i++)
 	{
 		TenantState *tenant = account_tenant(rows[i].index);
 
 		if (tenant == NULL)
+		{
+			db->tenants_lost++;
 			continue;
+		}
 		tenant->listed = true;
 		tenant->quota.nominal = rows[i].nominal;
 		tenant->mode = rows[i].mode;

@@ -8,6 +8,7 @@
 #include "storage/ipc.h"
 #include "storage/proc.h"
 #include "storage/shmem.h"
+#include "utils/inval.h"
 #include "utils/syscache.h"
 #include "utils/timestamp.h"
 
@@ -59,7 +60,6 @@ root_init(ShmemRoot *root)
 	root->lock = &locks[0].lock;
 	root->park_lock = &locks[1].lock;
 	root->log_lock = &locks[2].lock;
-	root->started = GetCurrentTimestamp();
 	for (int i = 0; i < MAX_DATABASES; i++)
 	{
 		pg_atomic_init_u64(&root->dbs[i].fail_open, 0);
@@ -152,10 +152,13 @@ shmem_forget_dropped(void)
 	for (int i = 0; i < MAX_DATABASES; i++)
 	{
 		DbState    *state = &shmem->dbs[i];
+		Oid			db = state->db;
 
-		if (!OidIsValid(state->db) ||
-			SearchSysCacheExists1(DATABASEOID, ObjectIdGetDatum(state->db)))
+		/* it may have been made after the last look at the catalog */
+		AcceptInvalidationMessages();
+		if (!OidIsValid(db) || SearchSysCacheExists1(DATABASEOID, ObjectIdGetDatum(db)))
 			continue;
+		park_forget_db(state);
 		LWLockAcquire(shmem->lock, LW_EXCLUSIVE);
 		gate_clear(state);
 		account_forget(state);

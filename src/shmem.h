@@ -73,6 +73,7 @@ typedef struct DbState
 	int64		held;			/* entries of the held table */
 	int64		held_lost;		/* asks held without an entry: table full */
 	int64		unresolved;		/* classes without a tenant */
+	int			tenants_lost;	/* tenants that found no place */
 	bool		prepared;		/* a prepared transaction took deltas with it */
 	int64		prepared_mark;	/* of the prepared transactions there are */
 	bool		enabled;		/* our triggers are there */
@@ -95,7 +96,6 @@ typedef struct ShmemRoot
 	LWLock	   *lock;
 	LWLock	   *park_lock;
 	LWLock	   *log_lock;
-	TimestampTz started;
 	DbState		dbs[MAX_DATABASES];
 } ShmemRoot;
 

@@ -188,7 +188,7 @@ airflow_bp_tenant_usage(PG_FUNCTION_ARGS)
 	return (Datum) 0;
 }
 
-/* What the gate lacks, or else the last error of the worker. */
+/* What the gate or the policy lacks, or else the last error of the worker. */
 static char *
 note_of(DbState *db)
 {
@@ -197,6 +197,8 @@ note_of(DbState *db)
 	if (missing > 0)
 		return psprintf("column %s of task_instance is missing or of another type: nothing is counted or held",
 						catalog_column_name(missing - 1));
+	if (db->tenants_lost > 0)
+		return psprintf("%d tenants have no place and admit all: raise airflow_bp.max_tenants", db->tenants_lost);
 	return db->note[0] ? pstrdup(db->note) : NULL;
 }
 

@@ -57,12 +57,13 @@ static void
 stop_worker_of(Oid dboid)
 {
 	DbState    *db = shmem == NULL ? NULL : shmem_find_db(dboid);
+	pid_t		pid = db == NULL ? 0 : db->worker_pid;
 
-	if (db == NULL || db->worker_pid == 0)
+	if (pid == 0)
 		return;
 	db->last_full = GetCurrentTimestamp();
 	db->dropping = true;
-	kill(db->worker_pid, SIGTERM);
+	kill(pid, SIGTERM);
 }
 
 static void
@@ -358,6 +359,9 @@ airflow_bp_tick(PG_FUNCTION_ARGS)
 		ereport(ERROR,
 				(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
 				 errmsg("airflow_bp works in at most %d databases", MAX_DATABASES)));
+	/* pg_cron may run its jobs in the midst of pg_upgrade */
+	if (IsBinaryUpgrade)
+		PG_RETURN_BOOL(false);
 	PG_RETURN_BOOL(tick_whole(db, false));
 }
 
