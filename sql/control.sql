@@ -139,6 +139,45 @@ DELETE FROM airflow.dag_run;
 RESET ROLE;
 SELECT test.drift();
 
+-- Functions and operators that somebody planted are not called, whatever the search_path.
+SELECT test.tasks('a1', 1, 3);
+CREATE FUNCTION public.planted(text, text) RETURNS boolean LANGUAGE plpgsql AS 'BEGIN RAISE EXCEPTION ''planted''; END';
+CREATE FUNCTION public.planted_void(text, text) RETURNS text LANGUAGE plpgsql AS 'BEGIN RAISE EXCEPTION ''planted''; END';
+CREATE OPERATOR public.= (LEFTARG = text, RIGHTARG = text, FUNCTION = public.planted);
+CREATE OPERATOR public.<> (LEFTARG = text, RIGHTARG = text, FUNCTION = public.planted);
+CREATE OPERATOR public.~ (LEFTARG = text, RIGHTARG = text, FUNCTION = public.planted);
+CREATE OPERATOR public.|| (LEFTARG = text, RIGHTARG = text, FUNCTION = public.planted_void);
+CREATE FUNCTION public.format(text, text) RETURNS text LANGUAGE sql AS 'SELECT public.planted_void($1, $2)';
+CREATE FUNCTION public.now() RETURNS timestamptz LANGUAGE sql AS 'SELECT public.planted_void('''', '''')::timestamptz';
+CREATE FUNCTION public.quote_ident(text) RETURNS text LANGUAGE sql AS 'SELECT public.planted_void($1, $1)';
+SET search_path = public, pg_catalog, airflow;
+SELECT 'a' = 'a'::text;
+SELECT airflow_bp.set_mode('enforce');
+SELECT airflow_bp.set_tenant('p', 1), airflow_bp.add_tenant_rule('p', 'dag_id', 'a*', 10);
+SELECT airflow_bp.tick();
+UPDATE task_instance SET state = 'scheduled' WHERE state IS NULL;
+SELECT count(*) FROM airflow_bp.held();
+SELECT airflow_bp.tick();
+SELECT count(*) FROM airflow_bp.tenants();
+SELECT count(*) FROM airflow_bp.waiting();
+SELECT count(*) FROM airflow_bp.waiting_summary();
+SELECT count(*) FROM airflow_bp.queue_by_tenant;
+SELECT count(*) FROM airflow_bp.parked();
+SELECT count(*) FROM airflow_bp.recount();
+SELECT mode FROM airflow_bp.status();
+SELECT airflow_bp.tenant_of('a1');
+SELECT airflow_bp.drop_tenant_rule(10), airflow_bp.drop_tenant('p');
+SELECT airflow_bp.grant_operator('regress_bp_operator');
+SELECT airflow_bp.schedule_with_pg_cron();
+SELECT airflow_bp.disable();
+SELECT airflow_bp.enable('observe');
+DROP EXTENSION airflow_bp;
+CREATE EXTENSION airflow_bp;
+RESET search_path;
+DROP FUNCTION public.planted(text, text), public.planted_void(text, text), public.format(text, text), public.now(), public.quote_ident(text) CASCADE;
+SET search_path = airflow;
+SELECT airflow_bp.tick();
+
 -- Periods that pg_cron can keep.
 SELECT p, airflow_bp.cron_schedule(p) FROM unnest('{1 second,00:00:30,1 minute,90 seconds,5 minutes}'::interval[]) p WHERE p <> '90 seconds';
 SELECT airflow_bp.cron_schedule('90 seconds');

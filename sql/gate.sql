@@ -244,12 +244,17 @@ CREATE TABLE test.names AS SELECT row_number() OVER () AS n, name FROM unnest(AR
 SELECT test.tasks(name, 1, 2) FROM test.names;
 SELECT test.enforce(1);
 SELECT airflow_bp.set_tenant('h', 1), airflow_bp.add_tenant_rule('h', 'dag_id', '*', 99);
+-- By its whole name, though it is longer than shared memory keeps.
+INSERT INTO dag_bundle (name, active) VALUES ('b', true);
+INSERT INTO dag (dag_id, is_paused, is_stale, bundle_name, max_active_tasks, max_consecutive_failed_dag_runs, has_task_concurrency_limits, timetable_type, partition_mapper_info)
+SELECT repeat('☃', 250), false, false, 'b', 16, 0, false, '', '{}';
+SELECT airflow_bp.set_tenant('snow', 0), airflow_bp.add_tenant_rule('snow', 'dag_id', repeat('☃', 250), 98);
 SELECT airflow_bp.tick();
 SELECT n, test.ask(name, 1) FROM test.names ORDER BY n;
-SELECT n, left(name, 10) = left(h.dag_id, 10) AS same, char_length(h.dag_id), h.task_id, h.reason
+SELECT n, h.dag_id IS NOT DISTINCT FROM name AS same, h.tenant, h.task_id, h.reason
 FROM airflow_bp.held() h JOIN test.names ON test.id(name, 1) = h.ti_id ORDER BY n;
 SELECT airflow_bp.tick();
-SELECT n, verdict FROM airflow_bp.decision d JOIN test.names ON name = d.dag_id WHERE d.tenant = 'h' ORDER BY n;
+SELECT n, tenant, verdict FROM airflow_bp.decision d JOIN test.names ON name = d.dag_id ORDER BY n;
 SELECT test.drift();
 
 -- Off and on again with held tasks; dropped with held tasks.

@@ -137,7 +137,10 @@ DECLARE
 BEGIN
 	RETURN QUERY EXECUTE format($query$
 WITH k AS MATERIALIZED (
-	SELECT * FROM unnest($1, $2, $3) WITH ORDINALITY AS u (dag_id, pool, queue, n)
+	-- Shared memory cuts names to 255 bytes.
+	SELECT coalesce((SELECT d.dag_id FROM %1$s d WHERE octet_length(u.dag_id) BETWEEN 252 AND 255 AND starts_with(d.dag_id, u.dag_id)
+		ORDER BY octet_length(d.dag_id) LIMIT 1), u.dag_id) AS dag_id, pool, queue, n
+	FROM unnest($1, $2, $3) WITH ORDINALITY AS u (dag_id, pool, queue, n)
 ), attribute AS MATERIALIZED (
 	SELECT n, 'dag_id' AS match_on, dag_id AS value FROM k
 	UNION ALL SELECT n, 'pool', pool FROM k
