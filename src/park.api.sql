@@ -19,7 +19,7 @@ BEGIN
 	RETURN QUERY SELECT dag !~ '"deps": ?\[', dag ~ '"(depends_on_past|wait_for_downstream)": ?true', dag ~ 'reschedule',
 		make_interval(secs => coalesce(timeout ->> '__var', timeout #>> '{}')::float8),
 		coalesce((SELECT jsonb_object_agg(t.task_id, jsonb_build_array(t.retry_delay, t.multiplier, t.max_retry_delay))
-			FROM airflow_bp.serialized_tasks(dag::jsonb, NULL) t), '{}');
+			FROM airflow_bp.serialized_tasks(dag::jsonb) t), '{}');
 EXCEPTION WHEN data_exception THEN
 	RETURN QUERY SELECT false, true, true, NULL::interval, '{}'::jsonb;
 END
