@@ -123,6 +123,15 @@ $node->safe_psql('airflow', "
 	SELECT airflow_bp.enable('enforce')");
 wait_for($node, 'SELECT ready FROM airflow_bp.memory_state()', 'counters ready');
 
+# The policy changes meanwhile.
+my @changes = (
+	"SELECT airflow_bp.set_tenant('a', 4)",
+	"UPDATE airflow_bp.tenant_rule SET tenant = CASE tenant WHEN 'a' THEN 'b' ELSE 'a' END",
+	"SELECT airflow_bp.set_tenant('b', 12, count_deferred => false)",
+	"SELECT airflow_bp.set_tenant('a', 30)",
+	"SELECT airflow_bp.set_tenant('c', 7), airflow_bp.add_tenant_rule('c', 'queue', 'q1', 1)",
+	"SELECT airflow_bp.set_tenant('b', 9, count_deferred => true)",
+	"SELECT airflow_bp.drop_tenant_rule(1), airflow_bp.drop_tenant('c')");
 my ($drift, $recounts) = (0, 0);
 load_while(6, { 'chaos 1' => q{
 \set k1 random(1, 12)
@@ -149,7 +158,7 @@ COMMIT;
 \endif
 } }, sub {
 	my $found = value($node, 'SELECT sum(abs(drift)) FROM airflow_bp.recount()');
-	$recounts++;
+	value($node, $changes[$recounts++ % @changes]);
 	diag("drift $found in recount $recounts") if $found != 0;
 	$drift += $found;
 });
@@ -217,7 +226,7 @@ foreach my $tenant (qw(a b))
 		FROM (SELECT at, slots FROM airflow_bp.decision WHERE tenant = '$tenant' AND verdict = 'admit'
 			UNION ALL SELECT pg_xact_commit_timestamp(xmin), -slots FROM test.finish WHERE tenant = '$tenant') e) u");
 	cmp_ok($peak, '<=', $limit{$tenant}, "tenant $tenant never above its limit in the decision log: $peak");
-	cmp_ok($peak, '>', $limit{$tenant} - 2, 'which holds its admissions');
+	cmp_ok($peak, '>', $limit{$tenant} / 2, 'which holds its admissions');
 }
 
 $node->stop;
