@@ -4,6 +4,7 @@
 
 CREATE FUNCTION airflow_bp.airflow_schema_setting() RETURNS text
 LANGUAGE c STABLE PARALLEL SAFE AS 'MODULE_PATHNAME', 'airflow_schema_setting';
+COMMENT ON FUNCTION airflow_bp.airflow_schema_setting() IS 'The setting airflow_bp.airflow_schema; NULL when it is empty.';
 
 CREATE FUNCTION airflow_bp.airflow_schema_name() RETURNS text
 LANGUAGE plpgsql STABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp AS $$

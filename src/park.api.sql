@@ -36,6 +36,7 @@ LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
 		WHEN d.delay < interval '1 day' AND end_date + d.delay <= decided THEN end_date + d.delay END
 	FROM (SELECT airflow_bp.retry_delay($1, $2, $3, $4, (retry ->> 0)::float8, (retry ->> 1)::float8, (retry ->> 2)::float8)) d (delay)
 $$;
+COMMENT ON FUNCTION airflow_bp.park_retry_date(text, text, timestamptz, int, timestamptz, float8, jsonb, timestamptz) IS 'Instant at which a failed task may be tried again; NULL when it is not known.';
 
 -- Runs with the version of the DAG that a look at them reads; $1 is an array of dag_run.id.
 CREATE FUNCTION airflow_bp.park_runs_query(airflow_schema text) RETURNS text
@@ -55,6 +56,7 @@ LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $body$
 	$query$, airflow_bp.airflow_relation(airflow_schema, 'dag_run', 'id', 'state', 'dag_id', 'run_id', 'start_date',
 			'logical_date timestamptz', 'last_scheduling_decision', 'bundle_version', 'created_dag_version_id uuid'), airflow_schema)
 $body$;
+COMMENT ON FUNCTION airflow_bp.park_runs_query(text) IS 'Query for the runs in the array $1, with what their DAG versions hold.';
 
 CREATE FUNCTION airflow_bp.park_facts(airflow_schema text, runs int[]) RETURNS TABLE (
 	place bigint, known boolean, chained boolean, stamp bigint, retry timestamptz, reschedule timestamptz, timeout timestamptz)

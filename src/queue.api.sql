@@ -191,6 +191,7 @@ $query$,
 		since_3_3, airflow_bp.airflow_has(schema, 'job', 'latest_heartbeat'), with_tenants);
 END
 $body$;
+COMMENT ON FUNCTION airflow_bp.waiting_query(boolean) IS 'The query behind waiting() and waiting_summary(), which append what they select from "explained".';
 
 CREATE FUNCTION airflow_bp.waiting() RETURNS TABLE (
 	dag_id text, run_id text, task_id text, map_index int, try_number int, tenant text, pool text, queue text, state text,
@@ -261,6 +262,7 @@ CREATE TYPE airflow_bp.queue_count AS (
 	scope_name text, "none" bigint, scheduled bigint, queued bigint, running bigint, deferred bigint, up_for_retry bigint,
 	up_for_reschedule bigint, slots_executing bigint, slots_charged bigint, slots_deferred bigint, held bigint,
 	oldest timestamptz, rates_1 float8[], rates_5 float8[], rates_15 float8[]);
+COMMENT ON TYPE airflow_bp.queue_count IS 'What queue_counts() counts of one name: tasks by state, slots, the instant since when the oldest is able to start, and transitions per minute {arrivals, starts, finishes} over 1, 5 and 15 minutes.';
 
 CREATE FUNCTION airflow_bp.queue_from_memory(scope text, blocked_dags text[]) RETURNS SETOF airflow_bp.queue_count
 LANGUAGE c STABLE STRICT AS 'MODULE_PATHNAME', 'queue_from_memory';
@@ -327,6 +329,7 @@ BEGIN
 	END IF;
 END
 $$;
+COMMENT ON FUNCTION airflow_bp.queue_counts(text) IS 'Counts of a scope, from shared memory or else from the tables. BP001 unknown scope.';
 
 CREATE FUNCTION airflow_bp.queue_limits(scope text) RETURNS TABLE (name text, slots bigint, count_deferred boolean)
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$

@@ -76,7 +76,8 @@ WHERE prosecdef OR prolang = (SELECT oid FROM pg_language WHERE lanname = 'plpgs
 SELECT ok(rolsuper, proname || ': the owner of a definer is the owner of the extension') FROM ours JOIN pg_roles r ON r.oid = proowner WHERE prosecdef;
 
 -- Comments.
-SELECT ok(obj_description(p.oid, 'pg_proc') <> '', name || ': comment') FROM contract JOIN ours p ON p.proname = name;
+SELECT ok(obj_description(oid, 'pg_proc') <> '', proname || ': comment') FROM ours ORDER BY proname;
+SELECT ok(obj_description('airflow_bp.queue_count'::regtype, 'pg_type') <> '', 'queue_count: comment');
 SELECT ok(obj_description(oid, 'pg_class') <> '', relname || ': comment') FROM relations WHERE relkind <> 'S';
 SELECT ok(obj_description('airflow_bp'::regnamespace, 'pg_namespace') <> '', 'schema: comment');
 
