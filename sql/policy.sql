@@ -120,6 +120,18 @@ DELETE FROM airflow_bp.tenant_rule;
 ROLLBACK;
 SELECT airflow_bp.policy_version() = airflow_bp.policy_wanted() AS in_force;
 SELECT name, nominal, usage, available FROM airflow_bp.tenant_usage() ORDER BY name COLLATE "C";
+-- What is not committed is not put in force.
+SELECT airflow_bp.set_tenant('free', 8);
+BEGIN;
+SELECT airflow_bp.set_tenant('free', 9);
+SELECT airflow_bp.tick();
+ROLLBACK;
+SELECT nominal FROM airflow_bp.tenant_usage() WHERE name = 'free';
+SELECT airflow_bp.tick();
+SELECT nominal FROM airflow_bp.tenant_usage() WHERE name = 'free';
+BEGIN ISOLATION LEVEL REPEATABLE READ;
+SELECT airflow_bp.tick();
+ROLLBACK;
 
 -- Edits by hand meet the constraints.
 \set VERBOSITY terse

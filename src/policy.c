@@ -280,7 +280,10 @@ apply_tenants(DbState *db, const TenantRow *rows, uint64 n)
 	}
 }
 
-/* Put the tables of policy in force.  Needs SPI. */
+/*
+ * Put the tables of policy in force.  Needs SPI.  A transaction that has changed
+ * them itself does not: it may yet be rolled back.
+ */
 void
 policy_compile(DbState *db)
 {
@@ -291,6 +294,8 @@ policy_compile(DbState *db)
 	ClassList	classes;
 	uint64		n;
 
+	if (changed)
+		return;
 	spi_query("SELECT mode, enabled_at FROM airflow_bp.deployment");
 	mode = SPI_processed == 0 ? MODE_OFF : mode_parse(spi_text(0, 1));
 	enabled_at = SPI_processed == 0 ? 0 : spi_instant(0, 2);
@@ -319,8 +324,11 @@ policy_compile(DbState *db)
 void
 policy_resolve(DbState *db)
 {
-	ClassList	classes = map_classes(db, false);
+	ClassList	classes;
 
+	if (changed)
+		return;
+	classes = map_classes(db, false);
 	LWLockAcquire(shmem->lock, LW_EXCLUSIVE);
 	apply_classes(&classes);
 	account_charge_all(db);

@@ -152,7 +152,7 @@ CREATE FUNCTION airflow_bp.tick() RETURNS boolean
 LANGUAGE c VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET lock_timeout = '50ms'
 AS 'MODULE_PATHNAME', 'airflow_bp_tick';
 COMMENT ON FUNCTION airflow_bp.tick() IS
-'One turn of the worker, by hand or by pg_cron: compiles policy, recounts, grants, evaluates parked runs, writes the decision log. False when another is at it. BP005 not preloaded, or a standby.';
+'One turn of the worker, by hand or by pg_cron: compiles policy, recounts, grants, evaluates parked runs, writes the decision log. False when another is at it. Changes of policy by the same transaction wait for a turn after its commit. BP005 not preloaded, or a standby; 25001 at another isolation level than READ COMMITTED.';
 
 CREATE FUNCTION airflow_bp.recount() RETURNS TABLE (tenant text, counter bigint, counted bigint, drift bigint)
 LANGUAGE c VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS 'MODULE_PATHNAME', 'airflow_bp_recount';

@@ -263,6 +263,7 @@ worker_enter(DbState *db)
 	LWLockRelease(shmem->lock);
 	before_shmem_exit(worker_exit, PointerGetDatum(db));
 	SetConfigOption("search_path", "pg_catalog, pg_temp", PGC_SUSET, PGC_S_OVERRIDE);
+	SetConfigOption("default_transaction_isolation", "read committed", PGC_SUSET, PGC_S_OVERRIDE);
 	SetConfigOption("lock_timeout", "50ms", PGC_SUSET, PGC_S_OVERRIDE);
 	SetConfigOption("synchronous_commit", "off", PGC_SUSET, PGC_S_OVERRIDE);
 	SetConfigOption("application_name", "airflow_bp worker", PGC_USERSET, PGC_S_OVERRIDE);
@@ -349,6 +350,11 @@ airflow_bp_tick(PG_FUNCTION_ARGS)
 				(errcode(MAKE_SQLSTATE('B', 'P', '0', '0', '5')),
 				 errmsg("a standby takes no turns"),
 				 errhint("Call airflow_bp.tick() on the primary.")));
+	if (IsolationUsesXactSnapshot())
+		ereport(ERROR,
+				(errcode(ERRCODE_ACTIVE_SQL_TRANSACTION),
+				 errmsg("a turn has to see what is committed meanwhile"),
+				 errhint("Call airflow_bp.tick() at isolation level READ COMMITTED.")));
 	db = shmem_db(true);
 	if (db == NULL)
 	{
