@@ -92,7 +92,7 @@ step_policy(Turn *turn)
 		policy_compile(turn->db);
 }
 
-/* A prepared transaction that ended has changed rows behind our back. */
+/* A prepared transaction that ended has changed tasks or policy behind our back. */
 static void
 step_prepared(Turn *turn)
 {
@@ -105,7 +105,12 @@ step_prepared(Turn *turn)
 			  "FROM pg_prepared_xacts WHERE database = current_database()");
 	mark = spi_int(0, 1, 0);
 	if (mark != db->prepared_mark || db->prepared)
+	{
 		db->recount_wanted = true;
+		LWLockAcquire(shmem->lock, LW_EXCLUSIVE);
+		db->policy_wanted++;
+		LWLockRelease(shmem->lock);
+	}
 	db->prepared_mark = mark;
 	db->prepared = false;
 }
