@@ -276,6 +276,7 @@ airflow_bp_recount(PG_FUNCTION_ARGS)
 	SPI_connect();
 	n = recount(db, airflow_schema(), found);
 	SPI_finish();
+	tick_include();
 	for (int i = 0; i < n; i++)
 		put_recount(fcinfo, &found[i]);
 	return (Datum) 0;

@@ -11,6 +11,7 @@
 #include "access/xact.h"
 #include "commands/extension.h"
 #include "executor/spi.h"
+#include "storage/lock.h"
 #include "utils/builtins.h"
 #include "utils/memutils.h"
 #include "utils/resowner.h"
@@ -247,12 +248,22 @@ turn_lock(void)
 											Int32GetDatum(ADVISORY_TURN)));
 }
 
-/* Wait for the present turn to end, and keep others out of this transaction. */
+/* Wait for the present turn to end, and keep others out until tick_include(). */
 void
 tick_exclude(void)
 {
 	DirectFunctionCall2(pg_advisory_xact_lock_int4, Int32GetDatum(ADVISORY_CLASS),
 						Int32GetDatum(ADVISORY_TURN));
+}
+
+/* The transaction may stay open for long: what a turn keeps is not in tables. */
+void
+tick_include(void)
+{
+	LOCKTAG		tag;
+
+	SET_LOCKTAG_ADVISORY(tag, MyDatabaseId, ADVISORY_CLASS, ADVISORY_TURN, 2);
+	LockRelease(&tag, ExclusiveLock, false);
 }
 
 static void
@@ -288,6 +299,7 @@ tick_whole(DbState *db, bool own_timeout)
 	SPI_connect();
 	turn_steps(&turn);
 	SPI_finish();
+	tick_include();
 	db->last_full = turn.now;
 	db->last_tick = GetCurrentTimestamp();
 	db->tick_us = db->last_tick - turn.now;

@@ -8,6 +8,7 @@
 
 extern bool tick_due(DbState *db, TimestampTz now);
 extern void tick_exclude(void);
+extern void tick_include(void);
 extern bool tick_whole(DbState *db, bool own_timeout);
 
 #endif							/* AIRFLOW_BP_TICK_H */
