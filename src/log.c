@@ -18,7 +18,7 @@
 #include "spi.h"
 
 #define RING_SIZE 16384			/* a power of two */
-#define FLUSH_BATCH 4096
+#define FLUSH_BATCH 8192		/* in one turn */
 
 typedef struct Ring
 {
@@ -88,6 +88,21 @@ ring_take(DbState *db, Decision *out, int most)
 	return n;
 }
 
+/* What could not be written is first again; what has no room is dropped. */
+static void
+ring_put_back(const Decision *batch, int n)
+{
+	LWLockAcquire(shmem->log_lock, LW_EXCLUSIVE);
+	for (int i = n - 1; i >= 0; i--)
+	{
+		if (ring->head - ring->tail == RING_SIZE)
+			ring->dropped++;
+		else
+			ring->decisions[--ring->tail % RING_SIZE] = batch[i];
+	}
+	LWLockRelease(shmem->log_lock);
+}
+
 static Datum
 make_array(Datum *values, bool *nulls, int n, Oid type, int len, bool byval, char align)
 {
@@ -133,34 +148,46 @@ batch_columns(const Decision *batch, int n, Datum *columns)
 		columns[c] = make_array(v[c], none[c], n, INT4OID, 4, true, TYPALIGN_INT);
 }
 
-/* Write what is in the ring to the table; number of rows.  Needs SPI. */
-int
-log_flush(DbState *db, const char *airflow_schema)
+static void
+write_batch(const Decision *batch, int n, const char *airflow_schema)
 {
 	static Oid	types[] = {
 		TIMESTAMPTZARRAYOID, TEXTARRAYOID, TEXTARRAYOID, TEXTARRAYOID, UUIDARRAYOID,
 		INT4ARRAYOID, INT4ARRAYOID
 	};
 	Datum		columns[lengthof(types)];
-	Decision   *batch = palloc(FLUSH_BATCH * sizeof(Decision));
-	int			n;
-	int			total = 0;
 
-	while ((n = ring_take(db, batch, FLUSH_BATCH)) > 0)
+	batch_columns(batch, n, columns);
+	spi_write(lengthof(types), types, columns, NULL,
+			  "INSERT INTO airflow_bp.decision (at, verdict, reason, tenant, dag_id, run_id, "
+			  "task_id, map_index, try_number, slots) "
+			  "SELECT d.at, d.verdict, d.reason, d.tenant, t.dag_id, t.run_id, t.task_id, "
+			  "t.map_index, d.try_number, d.slots "
+			  "FROM unnest($1, $2, $3, $4, $5, $6, $7) WITH ORDINALITY AS "
+			  "d (at, verdict, reason, tenant, id, slots, try_number, n) "
+			  "LEFT JOIN %s.task_instance t ON t.id = d.id ORDER BY d.n",
+			  quote_identifier(airflow_schema));
+}
+
+/* Write the oldest of what is in the ring to the table.  Needs SPI. */
+void
+log_flush(DbState *db, const char *airflow_schema)
+{
+	Decision   *batch = palloc(FLUSH_BATCH * sizeof(Decision));
+	int			n = ring_take(db, batch, FLUSH_BATCH);
+
+	if (n == 0)
+		return;
+	PG_TRY();
 	{
-		batch_columns(batch, n, columns);
-		spi_write(lengthof(types), types, columns, NULL,
-				  "INSERT INTO airflow_bp.decision (at, verdict, reason, tenant, dag_id, run_id, "
-				  "task_id, map_index, try_number, slots) "
-				  "SELECT d.at, d.verdict, d.reason, d.tenant, t.dag_id, t.run_id, t.task_id, "
-				  "t.map_index, d.try_number, d.slots "
-				  "FROM unnest($1, $2, $3, $4, $5, $6, $7) WITH ORDINALITY AS "
-				  "d (at, verdict, reason, tenant, id, slots, try_number, n) "
-				  "LEFT JOIN %s.task_instance t ON t.id = d.id ORDER BY d.n",
-				  quote_identifier(airflow_schema));
-		total += n;
+		write_batch(batch, n, airflow_schema);
 	}
-	return total;
+	PG_CATCH();
+	{
+		ring_put_back(batch, n);
+		PG_RE_THROW();
+	}
+	PG_END_TRY();
 }
 
 /* Delete old rows, a batch at a time.  Needs SPI. */

@@ -34,7 +34,7 @@ extern Size log_shmem_size(void);
 extern void log_shmem_startup(void);
 extern void log_decision(const Decision *decision);
 extern int64 log_dropped(void);
-extern int	log_flush(DbState *db, const char *airflow_schema);
+extern void log_flush(DbState *db, const char *airflow_schema);
 extern void log_purge(void);
 
 #endif							/* AIRFLOW_BP_LOG_H */
