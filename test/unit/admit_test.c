@@ -150,7 +150,8 @@ test_order(void)
 
 		total &= admit_compare(&a, &b) == -admit_compare(&b, &a) &&
 			(admit_compare(&a, &b) == 0) == same_rank(&a, &b);
-		transitive &= !(admit_compare(&a, &b) <= 0 && admit_compare(&b, &c) <= 0) || admit_compare(&a, &c) <= 0;
+		transitive &= admit_compare(&a, &b) > 0 || admit_compare(&b, &c) > 0 ||
+			admit_compare(&a, &c) <= 0;
 	}
 	ok(total, "of two different ranks one goes first");
 	ok(transitive, "the order has no circles");
@@ -166,7 +167,8 @@ test_modes(void)
 
 	for (int i = 0; i < 4; i++)
 	{
-		off &= admit_mode(MODE_OFF, all[i], true) == MODE_OFF && admit_mode(MODE_UNKNOWN, all[i], true) == MODE_UNKNOWN;
+		off &= admit_mode(MODE_OFF, all[i], true) == MODE_OFF &&
+			admit_mode(MODE_UNKNOWN, all[i], true) == MODE_UNKNOWN;
 		for (int d = 2; d < 4; d++)
 		{
 			own &= admit_mode(all[d], all[i], true) == (all[i] == MODE_UNKNOWN ? all[d] : all[i]);

@@ -40,7 +40,8 @@ test_meaning(void)
 
 	for (TaskState s = TASK_NONE; s <= TASK_FINISHED; s++)
 	{
-		bool		active = s == TASK_SCHEDULED || s == TASK_QUEUED || s == TASK_RUNNING || s == TASK_RESTARTING;
+		bool		active = s == TASK_SCHEDULED || s == TASK_QUEUED ||
+			s == TASK_RUNNING || s == TASK_RESTARTING;
 
 		asks &= task_state_may_ask(s) ==
 			(s == TASK_NONE || s == TASK_UP_FOR_RETRY || s == TASK_UP_FOR_RESCHEDULE);
