@@ -39,7 +39,7 @@ def stack(request, templates):
     """stack(version, schedulers=1, extension=True, ...) returns a running Airflow."""
     directories = []
 
-    def start(version=harness.NEWEST, schedulers=1, triggerer=False, extension=True, components=True, **settings):
+    def start(version=harness.NEWEST, schedulers=1, extension=True, components=True, **settings):
         directory = harness.scratch()
         directories.append(directory)
         preload = {"shared_preload_libraries": "airflow_bp", "airflow_bp__database": "airflow"} if extension else {}
@@ -49,7 +49,7 @@ def stack(request, templates):
             pg.rows("CREATE EXTENSION airflow_bp")
         if components:
             names = ["api-server", *["scheduler", "scheduler-2"][:schedulers]]
-            airflow.start(*names, *["triggerer"] * triggerer).wait_ready()
+            airflow.start(*names).wait_ready()
         return airflow
 
     yield start
