@@ -90,9 +90,12 @@ relative_error(int64_t now)
 	return (double) (oldest - age_oldest(&sketch)) / (double) (now - oldest + SECOND);
 }
 
-/* Tasks come in some per second; of those that leave, a share leaves oldest first. */
+/*
+ * So many tasks come in per second, and above keep some of 100 leave; of these
+ * some of 100 leave oldest first.
+ */
 static void
-run_load(const char *name, int arrivals, int leave, int in_order, double bound)
+run_load(const char *name, int arrivals, int keep, int leave, int in_order, double bound)
 {
 	int64_t		now = 0;
 	double		worst = 0;
@@ -109,7 +112,7 @@ run_load(const char *name, int arrivals, int leave, int in_order, double bound)
 		now += tap_random(2 * SECOND / arrivals) + 1;
 		if (model.n < ROOM - 1)
 			add(now, now, 1, now);
-		if (model.n > 0 && tap_random(100) < leave)
+		if (model.n > keep && tap_random(100) < leave)
 			take(tap_random(100) < in_order ? model_first() : (int) tap_random(model.n));
 		if (i % 20 != 0)
 			continue;
@@ -201,10 +204,10 @@ main(void)
 	test_single();
 	test_few();
 	test_ranges();
-	run_load("oldest first, steady", 10, 100, 100, 1);
-	run_load("oldest first, growing", 10, 60, 100, 1);
-	run_load("any order, steady", 10, 100, 0, 1);
-	run_load("any order, growing", 10, 60, 0, 1);
-	run_load("mostly in order, fast", 1000, 98, 80, 1);
+	run_load("oldest first, steady", 10, 300, 100, 100, 1);
+	run_load("oldest first, growing", 10, 0, 60, 100, 1);
+	run_load("any order, steady", 10, 300, 100, 0, 1);
+	run_load("any order, growing", 10, 0, 60, 0, 1);
+	run_load("mostly in order, fast", 1000, 50, 98, 80, 1);
 	return tap_done();
 }
