@@ -90,6 +90,6 @@ guc_init(bool preloaded)
 							NULL, NULL, NULL);
 	DefineCustomBoolVariable("airflow_bp.parking",
 							 "Leave runs at which a look is useless out of the window of the scheduler.",
-							 NULL, &guc_parking, false, PGC_SIGHUP, 0, NULL, NULL, NULL);
+							 NULL, &guc_parking, false, PGC_SUSET, 0, NULL, NULL, NULL);
 	MarkGUCPrefixReserved("airflow_bp");
 }
