@@ -149,7 +149,6 @@ INSERT INTO airflow_bp.tenant (name, queueing) VALUES ('h', 'fifo');
 INSERT INTO airflow_bp.tenant (name, mode) VALUES ('h', 'unknown');
 INSERT INTO airflow_bp.tenant (name, weight) VALUES ('h', 'NaN');
 INSERT INTO airflow_bp.tenant (name, cohort) VALUES ('h', 'absent');
-INSERT INTO airflow_bp.cohort (name, parent) VALUES ('h', 'absent');
 INSERT INTO airflow_bp.cohort (name, nominal) VALUES ('h', -1);
 INSERT INTO airflow_bp.tenant_rule VALUES (1, 'absent', 'dag_id', '*');
 INSERT INTO airflow_bp.tenant_rule VALUES (1, 'ml', 'task_id', '*');

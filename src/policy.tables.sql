@@ -9,7 +9,7 @@ COMMENT ON TABLE airflow_bp.deployment IS 'One row once enable() has been called
 
 CREATE TABLE airflow_bp.cohort (
 	name text PRIMARY KEY CHECK (octet_length(name) BETWEEN 1 AND 63),
-	parent text REFERENCES airflow_bp.cohort,
+	parent text,
 	nominal int NOT NULL DEFAULT 0 CHECK (nominal >= 0),
 	borrowing_limit int CHECK (borrowing_limit >= 0),
 	lending_limit int CHECK (lending_limit >= 0),

@@ -379,7 +379,8 @@ From counters in shared memory when they are ready, which follow commits; else b
 waiting: rows of waiting(). deferred: with awaiting_input. running: with restarting.
 slots_used: of a pool as Airflow counts them, else the slots in scheduled, queued, running and restarting, and deferred of a tenant that counts them.
 slots_total: of a pool, or nominal of a tenant; NULL when unlimited or without meaning.
-oldest_claimable: longest time that a scheduled, queued or held task, of a DAG not paused or stale, has been able to start.
+oldest_claimable: longest time that a scheduled, queued or held task, of a DAG not paused or stale, has been able to start;
+from shared memory an estimate, never too short, and at most about twice too long until the next recount.
 Rates per minute over 5 minutes: arrivals are tasks made or cleared, starts enter running, finishes enter a finished state.
 growth_per_min: arrivals less finishes. clears_in: waiting over shrinkage; NULL when it grows or stands still.
 For state, memory has neither held, ages nor rates: NULL.';
