@@ -232,15 +232,15 @@ account_pin(DbState *db, const Key *key, const Str *strs)
 
 /* Did a recount see the effects of this transaction, which is over? */
 bool
-account_seen(const SeenXids *seen, FullTransactionId xid)
+account_seen(const SeenXids *seen, TransactionId xid)
 {
-	if (!seen->active || FullTransactionIdFollowsOrEquals(xid, seen->xmax))
-		return false;
-	if (!FullTransactionIdIsValid(xid) || FullTransactionIdPrecedes(xid, seen->xmin))
+	if (!TransactionIdIsValid(xid) || TransactionIdPrecedes(xid, seen->xmin))
 		return true;
+	if (TransactionIdFollowsOrEquals(xid, seen->xmax))
+		return false;
 	for (int i = 0; i < seen->count; i++)
 	{
-		if (seen->xip[i] == XidFromFullTransactionId(xid))
+		if (seen->xip[i] == xid)
 			return false;
 	}
 	return true;
@@ -299,34 +299,28 @@ account_claim_removed(ClassEntry *class, TimestampTz at)
 }
 
 /*
- * Apply what a committed transaction did to one class, unless a recount that has
- * ended counted it; since: a running recount does not.  True when a held task
- * may go.
+ * Apply what a committed transaction did to one class; since: the running
+ * recount does not see it.  True when a held task may go.
  */
 bool
-account_apply(DbState *db, const ClassDelta *delta, bool counted, bool since,
-			  TimestampTz now)
+account_apply(DbState *db, const ClassDelta *delta, bool since, TimestampTz now)
 {
 	ClassEntry *class = delta->class;
 	TenantState *charged = account_tenant(delta->tenant);
 	TenantState *tenant = account_tenant(class->tenant);
 	int64		change = 0;
 
-	if (!counted)
-	{
-		account_counts_add(&class->live, &delta->counts);
-		apply_claims(class, delta, now);
-	}
+	account_counts_add(&class->live, &delta->counts);
 	if (since)
 		account_counts_add(&class->since, &delta->counts);
 	rates_add(class, delta->rates, now);
+	apply_claims(class, delta, now);
 	if (charged != NULL)
 		charged->quota.reserved -= delta->reserved;
 	if (tenant != NULL)
 	{
 		change = account_charged(&delta->counts, tenant->count_deferred);
-		if (!counted)
-			tenant->quota.committed += change;
+		tenant->quota.committed += change;
 	}
 	return change < delta->reserved &&
 		((tenant != NULL && tenant->waiting > 0) || (charged != NULL && charged->waiting > 0));

@@ -113,8 +113,7 @@ extern TenantState *account_tenant(int tenant);
 extern int	account_find_tenant(DbState *db, const char *name, bool create);
 
 /* The caller of these holds shmem->lock exclusively. */
-extern bool account_apply(DbState *db, const ClassDelta *delta, bool counted, bool since,
-						  TimestampTz now);
+extern bool account_apply(DbState *db, const ClassDelta *delta, bool since, TimestampTz now);
 extern void account_claim_removed(ClassEntry *class, TimestampTz at);
 extern void account_counts_add(Counts *to, const Counts *delta);
 extern int64 account_charged(const Counts *counts, bool count_deferred);
@@ -125,7 +124,7 @@ extern void account_forget(DbState *db);
 /* Calls visit for each class of the database.  The caller holds shmem->lock. */
 typedef void (*ClassVisitor) (ClassEntry *class, void *arg);
 extern void account_each_class(DbState *db, ClassVisitor visit, void *arg);
-extern bool account_seen(const SeenXids *seen, FullTransactionId xid);
+extern bool account_seen(const SeenXids *seen, TransactionId xid);
 extern ClassEntry *account_class_by_key(const Key *key);
 extern ClassEntry *account_class_by_names(DbState *db, const Str *names, bool create);
 

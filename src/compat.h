@@ -20,6 +20,12 @@
 	pg_proc_aclcheck((objectid), (roleid), (mode))
 #endif
 
-/* PostgreSQL 17 made MyBackendType visible to all and renamed nothing we use. */
+/* Index of this backend, from 0, below MaxBackends. */
+#if PG_VERSION_NUM >= 170000
+#define my_backend_index() (MyProcNumber)
+#else
+#include "storage/backendid.h"
+#define my_backend_index() (MyBackendId - 1)
+#endif
 
 #endif							/* AIRFLOW_BP_COMPAT_H */

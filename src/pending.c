@@ -42,7 +42,7 @@ static int	npinned;
 static Pinned *buckets[NUM_BUCKETS];	/* of pinned, by key */
 static bool lost;				/* an array was full */
 static int	admitted_level;		/* outermost level of an admission; 0: none */
-static FullTransactionId top_xid;
+static TransactionId top_xid;
 
 static ClassEntry *recent;		/* class of the last row */
 
@@ -283,7 +283,8 @@ pending_reset(void)
 	recent = NULL;
 	lost = false;
 	admitted_level = 0;
-	top_xid = InvalidFullTransactionId;
+	top_xid = InvalidTransactionId;
+	shmem_committing(InvalidTransactionId);
 }
 
 /* Has the open transaction changed what is counted? */
@@ -303,17 +304,15 @@ static void
 pending_commit(DbState *db)
 {
 	TimestampTz now = GetCurrentTransactionStopTimestamp();
-	bool		counted;
 	bool		since;
 	bool		freed;
 
 	LWLockAcquire(shmem->lock, LW_EXCLUSIVE);
-	counted = account_seen(&db->counted, top_xid);
 	since = db->seen.active && !account_seen(&db->seen, top_xid);
 	freed = gate_commit(db);
 	for (int i = 0; i < ndeltas; i++)
-		freed |= account_apply(db, &deltas[i], counted, since, now);
-	for (int i = 0; i < nclaims_out && !counted; i++)
+		freed |= account_apply(db, &deltas[i], since, now);
+	for (int i = 0; i < nclaims_out; i++)
 		account_claim_removed(claims_out[i].class, claims_out[i].at);
 	if (lost)
 		db->recount_wanted = true;
@@ -422,7 +421,8 @@ pending_xact(XactEvent event, void *arg)
 	switch (event)
 	{
 		case XACT_EVENT_PRE_COMMIT:
-			top_xid = GetTopFullTransactionIdIfAny();
+			top_xid = GetTopTransactionIdIfAny();
+			shmem_committing(top_xid);
 			break;
 		case XACT_EVENT_COMMIT:
 			pending_commit(db);

@@ -5,9 +5,8 @@
  * applied after their transaction has become visible, under the same lock.  So
  * one that is applied after the snapshot was published is either visible in it,
  * and counted by the query, or it is not, and is added to Counts.since as well.
- * In the end counters = counted + since; what that changes is drift.  One that
- * was visible but comes only after the end is told by DbState.counted and not
- * applied again.
+ * In the end, when all that are visible have been applied, counters = counted +
+ * since; what that changes is drift.
  */
 #include "compat.h"
 
@@ -19,6 +18,8 @@
 #include "gate.h"
 #include "recount.h"
 #include "spi.h"
+
+#define WAIT_MS 1000
 
 /* One row of the query. */
 typedef struct Counted
@@ -37,28 +38,18 @@ forget_since(ClassEntry *class, void *arg)
 	memset(&class->since, 0, sizeof(Counts));
 }
 
-static FullTransactionId
-full_xid(TransactionId xid, FullTransactionId next)
-{
-	uint32		epoch = EpochFromFullTransactionId(next);
-
-	return FullTransactionIdFromEpochAndXid(epoch - (xid > XidFromFullTransactionId(next)), xid);
-}
-
 /* Take a snapshot and have every later commit compared with it. */
 static Snapshot
 recount_begin(DbState *db)
 {
 	SeenXids   *seen = &db->seen;
-	FullTransactionId next;
 	Snapshot	snapshot;
 
 	(void) GetLatestSnapshot();	/* allocates its arrays, once */
 	LWLockAcquire(shmem->lock, LW_EXCLUSIVE);
 	snapshot = GetLatestSnapshot();
-	next = ReadNextFullTransactionId();
-	seen->xmin = full_xid(snapshot->xmin, next);
-	seen->xmax = full_xid(snapshot->xmax, next);
+	seen->xmin = snapshot->xmin;
+	seen->xmax = snapshot->xmax;
 	seen->count = snapshot->xcnt;
 	memcpy(seen->xip, snapshot->xip, snapshot->xcnt * sizeof(TransactionId));
 	seen->active = true;
@@ -169,11 +160,26 @@ measure_drift(RecountRow *rows, int n)
 	return drift;
 }
 
+/* Between becoming visible and being applied there are microseconds. */
+static void
+recount_wait(DbState *db)
+{
+	for (int i = 0; !shmem_all_applied(&db->seen); i++)
+	{
+		if (i == WAIT_MS)
+			ereport(ERROR,
+					(errcode(ERRCODE_LOCK_NOT_AVAILABLE),
+					 errmsg("a transaction that has committed does not end"),
+					 errhint("See pg_stat_activity; the recount is tried again.")));
+		CHECK_FOR_INTERRUPTS();
+		pg_usleep(1000);
+	}
+}
+
 static int
 recount_end(DbState *db, const Counted *rows, uint64 n, RecountRow *found)
 {
 	TimestampTz now = GetCurrentTimestamp();
-	SeenXids	last;
 	int			nfound;
 
 	LWLockAcquire(shmem->lock, LW_EXCLUSIVE);
@@ -189,9 +195,6 @@ recount_end(DbState *db, const Counted *rows, uint64 n, RecountRow *found)
 		db->counted_since = now;
 	}
 	db->drift_at = now;
-	last = db->counted;
-	db->counted = db->seen;
-	db->seen = last;
 	db->seen.active = false;
 	db->ready = true;
 	gate_place_all(db);
@@ -216,6 +219,7 @@ recount(DbState *db, const char *airflow_schema, RecountRow *found)
 	PG_TRY();
 	{
 		rows = recount_query(snapshot, airflow_schema, &n);
+		recount_wait(db);
 		nfound = recount_end(db, rows, n, found);
 	}
 	PG_CATCH();

@@ -34,7 +34,7 @@ static Size
 root_size(void)
 {
 	return add_size(MAXALIGN(sizeof(ShmemRoot)),
-					mul_size(2 * MAX_DATABASES, mul_size(max_xids(), sizeof(TransactionId))));
+					mul_size(MAX_DATABASES + 1, mul_size(max_xids(), sizeof(TransactionId))));
 }
 
 static void
@@ -63,9 +63,10 @@ root_init(ShmemRoot *root)
 	for (int i = 0; i < MAX_DATABASES; i++)
 	{
 		pg_atomic_init_u64(&root->dbs[i].fail_open, 0);
-		root->dbs[i].seen.xip = xip + (Size) (2 * i) * max_xids();
-		root->dbs[i].counted.xip = xip + (Size) (2 * i + 1) * max_xids();
+		root->dbs[i].seen.xip = xip + (Size) i * max_xids();
 	}
+	root->committing = xip + (Size) MAX_DATABASES * max_xids();
+	memset((void *) root->committing, 0, max_xids() * sizeof(TransactionId));
 }
 
 static void
@@ -101,13 +102,11 @@ static void
 db_reset(DbState *state, Oid db)
 {
 	TransactionId *seen = state->seen.xip;
-	TransactionId *counted = state->counted.xip;
 	uint32		generation = state->generation + 1;
 
 	memset(state, 0, sizeof(DbState));
 	pg_atomic_init_u64(&state->fail_open, 0);
 	state->seen.xip = seen;
-	state->counted.xip = counted;
 	state->generation = generation;
 	state->since = GetCurrentTimestamp();
 	state->policy_wanted = 1;
@@ -165,6 +164,27 @@ shmem_forget_dropped(void)
 		db_reset(state, InvalidOid);
 		LWLockRelease(shmem->lock);
 	}
+}
+
+/* The transaction of this backend is about to become visible, or has been applied. */
+void
+shmem_committing(TransactionId xid)
+{
+	shmem->committing[my_backend_index()] = xid;
+}
+
+/* Have all transactions that a recount sees been applied? */
+bool
+shmem_all_applied(const SeenXids *seen)
+{
+	for (int i = 0; i < max_xids(); i++)
+	{
+		TransactionId xid = shmem->committing[i];
+
+		if (TransactionIdIsValid(xid) && account_seen(seen, xid))
+			return false;
+	}
+	return true;
 }
 
 /* Does somebody empty the ring of decisions for this database? */

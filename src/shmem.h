@@ -44,8 +44,8 @@ typedef struct Str
 typedef struct SeenXids
 {
 	bool		active;
-	FullTransactionId xmin;
-	FullTransactionId xmax;
+	TransactionId xmin;
+	TransactionId xmax;
 	int			count;
 	TransactionId *xip;
 } SeenXids;
@@ -87,7 +87,6 @@ typedef struct DbState
 	int64		recount_us;
 	char		note[NOTE_BYTES];	/* last error of the worker */
 	SeenXids	seen;			/* by the running recount */
-	SeenXids	counted;		/* by the last one that ended */
 	pg_atomic_uint64 fail_open;
 } DbState;
 
@@ -97,6 +96,7 @@ typedef struct ShmemRoot
 	LWLock	   *park_lock;
 	LWLock	   *log_lock;
 	DbState		dbs[MAX_DATABASES];
+	volatile TransactionId *committing; /* by backend: not applied yet */
 } ShmemRoot;
 
 extern ShmemRoot *shmem;
@@ -105,6 +105,8 @@ extern void shmem_init(void);
 extern DbState *shmem_db(bool create);
 extern DbState *shmem_find_db(Oid db);
 extern void shmem_forget_dropped(void);
+extern void shmem_committing(TransactionId xid);
+extern bool shmem_all_applied(const SeenXids *seen);
 extern bool shmem_db_has_worker(Oid db);
 extern void shmem_wake_worker(DbState *db);
 extern Key	key_of(int kind, const Str *strs, int nstrs);

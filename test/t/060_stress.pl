@@ -68,6 +68,19 @@ BEGIN
 END
 $$;
 
+-- So quick one after the other that some commits come late: visible to a recount, and counted after its end.
+CREATE FUNCTION test.recounts(n int) RETURNS numeric
+LANGUAGE plpgsql AS $$
+DECLARE
+	total numeric := 0;
+BEGIN
+	FOR i IN 1 .. n LOOP
+		total := total + test.drift();
+	END LOOP;
+	RETURN total;
+END
+$$;
+
 CREATE TABLE test.finish (tenant text, slots int);
 
 -- Some tasks become queued, running, finished and new.
@@ -157,12 +170,12 @@ ROLLBACK;
 COMMIT;
 \endif
 } }, sub {
-	my $found = value($node, 'SELECT sum(abs(drift)) FROM airflow_bp.recount()');
+	my $found = value($node, 'SELECT test.recounts(50)');
 	value($node, $changes[$recounts++ % @changes]);
-	diag("drift $found in recount $recounts") if $found != 0;
+	diag("drift $found in round $recounts") if $found != 0;
 	$drift += $found;
 });
-is($drift, 0, "no drift in $recounts recounts under load");
+is($drift, 0, "no drift in $recounts times 50 recounts under load");
 cmp_ok($recounts, '>', 5, 'there were recounts');
 is(value($node, 'SELECT drift_slots FROM airflow_bp.status()'), 0, 'nor in those of the worker');
 is(value($node, 'SELECT test.drift()'), 0, 'nor in the end');
@@ -184,7 +197,7 @@ enforce($node, $limit{a}, $limit{b});
 
 my %most = (a => 0, b => 0);
 my $samples = 0;
-load_while(6, { 'ask 3' => q{
+load_while(6, { 'ask 4' => q{
 \set d random(1, 5)
 \set t random(1, 2)
 \set i random(1, 36)
@@ -193,7 +206,7 @@ BEGIN;
 SELECT test.ask(CASE :t WHEN 1 THEN 'a' ELSE 'b' END || :d, :i, :i + 4);
 SAVEPOINT s;
 SELECT test.ask(CASE :t WHEN 1 THEN 'b' ELSE 'a' END || :d, :i, :i + 2);
-\if :end > 3
+\if :end = 2
 ROLLBACK TO s;
 \endif
 \if :end = 1
@@ -201,7 +214,7 @@ ROLLBACK;
 \else
 COMMIT;
 \endif
-}, 'execute 4' => q{
+}, 'execute 1' => q{
 \set n random(1, 1000000)
 \set t random(1, 2)
 SELECT test.execute(CASE :t WHEN 1 THEN 'a%' ELSE 'b%' END, :n / 1000003.0);
