@@ -81,7 +81,7 @@ check-e2e-long:
 demo:
 	@test/setup.sh && test/setup.sh build && venv=$$(test/setup.sh airflow 3.3.2) && exec $$venv/bin/python test/demo.py
 bench:
-	@test/setup.sh && test/setup.sh build && for b in test/bench/*.sh; do $$b || exit 1; done
+	@test/setup.sh && test/setup.sh build && missed=0; for b in test/bench/*.sh; do $$b || missed=1; done; exit $$missed
 fixtures:
 	@test/setup.sh && exec test/fixtures/make.sh
 
