@@ -337,7 +337,7 @@ gate_hold(DbState *db, const TaskRow *row, ClassEntry *class, HeldEntry *entry,
 		if (entry->state == HELD_WAITING)
 			entry->reason = reason;
 	}
-	if (entry == NULL)
+	if (entry == NULL || reason == REASON_STARTING)
 		park_run_useful(db, gate_run_key(row->dag_id, row->run_id));
 	if (first && tenant != NULL)
 		tenant->held_total++;
