@@ -104,11 +104,14 @@ sed -n -E 's/^(test| +)(\S*) +\.\.\. ok .*/ok - core \2/p' "$dir/with/log"
 mapfile -t differ < <(sed -n -E 's/^(test| +)(\S*) +\.\.\. FAILED.*/\2/p' "$dir/with/log")
 grep -q '^=* *shutting down\|^ All [0-9]* tests passed\|tests failed' "$dir/with/log" || fail "$(tail -n 20 "$dir/with/log")"
 [ ${#differ[@]} -eq 0 ] || run_child run "$dir/without"
+status=0
 for test in "${differ[@]}"; do
 	if cmp -s "$dir/with/results/$test.out" "$dir/without/results/$test.out"; then
 		echo "ok - core $test, which fails without the library too"
 	else
 		diff -u "$dir/without/results/$test.out" "$dir/with/results/$test.out" | sed 's/^/# /'
 		echo "not ok - core $test"
+		status=1
 	fi
 done
+exit $status
