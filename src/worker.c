@@ -254,13 +254,19 @@ worker_exit(int code, Datum arg)
 static void
 worker_enter(DbState *db)
 {
+	bool		taken;
+
 	LWLockAcquire(shmem->lock, LW_EXCLUSIVE);
-	if (db->worker_pid != 0)
-		proc_exit(0);			/* of a launcher that has ended */
-	db->worker_pid = MyProcPid;
-	db->worker_latch = MyLatch;
-	db->dropping = false;
+	taken = db->worker_pid != 0;
+	if (!taken)
+	{
+		db->worker_pid = MyProcPid;
+		db->worker_latch = MyLatch;
+		db->dropping = false;
+	}
 	LWLockRelease(shmem->lock);
+	if (taken)
+		proc_exit(0);			/* by the worker of a launcher that has ended */
 	before_shmem_exit(worker_exit, PointerGetDatum(db));
 	SetConfigOption("search_path", "pg_catalog, pg_temp", PGC_SUSET, PGC_S_OVERRIDE);
 	SetConfigOption("default_transaction_isolation", "read committed", PGC_SUSET, PGC_S_OVERRIDE);
