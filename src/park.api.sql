@@ -75,21 +75,30 @@ BEGIN
 			reschedules = excluded.reschedules, run_timeout = excluded.run_timeout, retries = excluded.retries, read_at = now()
 	$query$, query) USING runs;
 	RETURN QUERY EXECUTE format($query$
-		SELECT r.place, coalesce(p.known AND r.settled AND NOT t.unknown, false), coalesce(p.chained, true), r.stamp,
-			t.retry, t.reschedule, r.start_date + p.run_timeout
-		FROM (%1$s) r
-		LEFT JOIN airflow_bp.park_version p ON p.version_id = r.version_id AND p.dag_hash = r.dag_hash
-		CROSS JOIN LATERAL (
-			SELECT coalesce(bool_or(t.state = 'up_for_retry' AND d.retry IS NULL), false),
-				min(d.retry) FILTER (WHERE d.retry > r.last_scheduling_decision),
-				min(x.reschedule_date) FILTER (WHERE x.reschedule_date > r.last_scheduling_decision)
-			FROM %2$s t
-			LEFT JOIN LATERAL (SELECT airflow_bp.park_retry_date(t.dag_id, t.task_id, r.logical_date, t.try_number, t.end_date,
-				t.retry_delay_override, p.retries -> t.task_id, r.last_scheduling_decision)) d (retry) ON t.state = 'up_for_retry'
-			LEFT JOIN LATERAL (SELECT x.reschedule_date FROM %3$I.task_reschedule x
-				WHERE x.ti_id = t.id AND p.reschedules ORDER BY x.id DESC LIMIT 1) x ON t.state IS DISTINCT FROM 'up_for_retry'
-			WHERE t.dag_id = r.dag_id AND t.run_id = r.run_id
-				AND (t.state IS NULL OR t.state IN ('up_for_retry', 'up_for_reschedule'))) t (unknown, retry, reschedule)
+		WITH run AS MATERIALIZED (
+			SELECT r.place, r.dag_id, r.run_id, r.logical_date, r.last_scheduling_decision AS decided, r.stamp,
+				p.known AND r.settled AS known, p.chained, p.reschedules, p.retries, r.start_date + p.run_timeout AS timeout
+			FROM (%1$s) r
+			LEFT JOIN airflow_bp.park_version p ON p.version_id = r.version_id AND p.dag_hash = r.dag_hash
+		), task AS MATERIALIZED (
+			SELECT r.place, r.decided, r.reschedules, t.id, t.state, CASE WHEN t.state = 'up_for_retry' THEN
+				airflow_bp.park_retry_date(t.dag_id, t.task_id, r.logical_date, t.try_number, t.end_date,
+					t.retry_delay_override, r.retries -> t.task_id, r.decided) END AS retry
+			FROM run r JOIN %2$s t ON t.dag_id = r.dag_id AND t.run_id = r.run_id
+			WHERE t.state IS NULL OR t.state IN ('up_for_retry', 'up_for_reschedule')
+		), last AS (
+			SELECT DISTINCT ON (x.ti_id) x.ti_id, x.reschedule_date FROM %3$I.task_reschedule x
+			WHERE x.ti_id IN (SELECT t.id FROM task t WHERE t.reschedules AND t.state IS DISTINCT FROM 'up_for_retry')
+			ORDER BY x.ti_id, x.id DESC
+		), date AS (
+			SELECT t.place, bool_or(t.state = 'up_for_retry' AND t.retry IS NULL) AS unknown,
+				min(t.retry) FILTER (WHERE t.retry > t.decided) AS retry,
+				min(l.reschedule_date) FILTER (WHERE l.reschedule_date > t.decided) AS reschedule
+			FROM task t LEFT JOIN last l ON l.ti_id = t.id GROUP BY t.place
+		)
+		SELECT r.place, coalesce(r.known AND d.unknown IS NOT TRUE, false), coalesce(r.chained, true), r.stamp,
+			d.retry, d.reschedule, r.timeout
+		FROM run r LEFT JOIN date d ON d.place = r.place
 	$query$, query, airflow_bp.airflow_relation(airflow_schema, 'task_instance', 'id', 'dag_id', 'run_id', 'task_id', 'state',
 			'try_number', 'end_date', 'retry_delay_override float8'), airflow_schema) USING runs;
 END

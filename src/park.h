@@ -37,6 +37,7 @@ typedef struct ParkDb
 	bool		blind;			/* a prepared transaction took marks with it */
 	int32		nlooked;
 	dlist_head	looked;			/* runs to settle: looked at, and not marked since */
+	int32		batch;			/* of them to settle by one query */
 	TimestampTz versions_at;	/* next check of the versions */
 	TimestampTz sweep_at;		/* next search for runs that are gone */
 } ParkDb;

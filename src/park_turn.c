@@ -19,6 +19,7 @@
 #include "spi.h"
 
 #define SETTLE_BATCH 256
+#define SETTLE_TIME_US (200 * 1000)
 #define VERSIONS_PERIOD_US USECS_PER_SEC
 #define VERSIONS_SHARE 20		/* of the time may go into it: one twentieth */
 #define SWEEP_PERIOD_US USECS_PER_MINUTE
@@ -55,23 +56,38 @@ facts_of(uint64 row)
 	};
 }
 
-/* Runs that do not run any more have no facts; the sweep finds them. */
-static void
-settle(DbState *db, const char *airflow_schema)
+/* Settle so many runs; their number.  Runs that do not run any more have no facts. */
+static int
+settle_batch(DbState *db, const char *airflow_schema, ParkJob *jobs, int room)
 {
-	ParkJob    *jobs = palloc(SETTLE_BATCH * sizeof(ParkJob));
-	int			n = park_take_looked(db, jobs, SETTLE_BATCH);
-	uint64		rows;
+	int			n = park_take_looked(db, jobs, room);
+	uint64		rows = n == 0 ? 0 : ask("park_facts", airflow_schema, jobs, n);
 
-	if (n == 0)
-		return;
-	rows = ask("park_facts", airflow_schema, jobs, n);
 	for (uint64 i = 0; i < rows; i++)
 	{
 		ParkFacts	facts = facts_of(i);
 
 		park_settle(db, &jobs[spi_int(i, 1, 0) - 1], &facts);
 	}
+	return n;
+}
+
+/* After a failure one run at a time, so that a bad one is alone in the next. */
+static void
+settle(DbState *db, const char *airflow_schema, TimestampTz now)
+{
+	ParkJob    *jobs = palloc(SETTLE_BATCH * sizeof(ParkJob));
+	ParkDb	   *mine = park_db(db);
+	int			room;
+	int			n;
+
+	do
+	{
+		room = Max(mine->batch, 1);
+		mine->batch = 1;
+		n = settle_batch(db, airflow_schema, jobs, room);
+		mine->batch = Min(room * 4, SETTLE_BATCH);
+	} while (n == room && GetCurrentTimestamp() - now < SETTLE_TIME_US);
 }
 
 /* Mark the runs of DAGs that have another version. */
@@ -120,7 +136,7 @@ park_turn(DbState *db, const char *airflow_schema)
 {
 	TimestampTz now = GetCurrentTimestamp();
 
-	settle(db, airflow_schema);
+	settle(db, airflow_schema, now);
 	look_for_prepared(db);
 	if (now >= park_db(db)->versions_at)
 		check_versions(db, airflow_schema, now);
