@@ -370,6 +370,8 @@ gate_admit(DbState *db, const TaskRow *row, ClassEntry *class, HeldEntry *entry,
 		mine->log = log;
 		mine->decision = decision_of(db, row, class->tenant, verdict, reason, now);
 	}
+	else if (log)
+		log_lost();
 	if (tenant != NULL)
 		tenant->admitted_total++;
 	pending_reserve(db, class, class->tenant, row->slots);

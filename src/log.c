@@ -58,6 +58,15 @@ log_decision(const Decision *decision)
 	LWLockRelease(shmem->log_lock);
 }
 
+/* A decision could not even be kept until its commit. */
+void
+log_lost(void)
+{
+	LWLockAcquire(shmem->log_lock, LW_EXCLUSIVE);
+	ring->dropped++;
+	LWLockRelease(shmem->log_lock);
+}
+
 int64
 log_dropped(void)
 {

@@ -33,6 +33,7 @@ typedef struct Decision
 extern Size log_shmem_size(void);
 extern void log_shmem_startup(void);
 extern void log_decision(const Decision *decision);
+extern void log_lost(void);
 extern int64 log_dropped(void);
 extern void log_flush(DbState *db, const char *airflow_schema);
 extern void log_purge(void);

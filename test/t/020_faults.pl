@@ -88,6 +88,13 @@ wait_for($node, "SELECT count(*) = 0 FROM airflow_bp.held()", 'quiet');
 is(value($node, "SELECT test.ask('a2', 1, 3000)"), 2, 'a limit holds over a bulk update of many classes in turn');
 is(status('fail_open_total'), 0, 'that is judged throughout');
 sound('bulk');
+again(5000);
+
+# More admissions in one transaction than can be remembered for the log.
+value($node, "SELECT test.tasks('a1', 101, 5100)");
+is(value($node, "SELECT test.ask('a1', 101, 5100)"), 5000, 'a bulk update of thousands passes');
+wait_for($node, "SELECT note ~ 'decisions missing in the log' FROM airflow_bp.status()", 'status says what the log lacks');
+sound('thousands');
 again(2);
 
 # Changes without triggers, TRUNCATE.
