@@ -129,13 +129,17 @@ suite_tap()
 
 suite_fixtures()
 {
+	local file
+
 	mkdir -p build/fixtures
-	if test/fixtures/make.sh -o build/fixtures 3.3.2 &&
-		diff test/fixtures/airflow_3_3_2.sql build/fixtures/airflow_3_3_2.sql; then
-		echo "ok - schema of 3.3.2"
-	else
-		echo "not ok - schema of 3.3.2"
-	fi
+	test/fixtures/make.sh -o build/fixtures 3.3.2 || return
+	for file in airflow_3_3_2.sql examine_3_3_2.sql; do
+		if diff "test/fixtures/$file" "build/fixtures/$file"; then
+			echo "ok - $file is made again the same"
+		else
+			echo "not ok - $file is made again the same"
+		fi
+	done
 }
 
 suite_core()
