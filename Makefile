@@ -13,6 +13,7 @@ OBJS = \
 	src/examine.o \
 	src/gate.o \
 	src/guc.o \
+	src/held.o \
 	src/log.o \
 	src/park.o \
 	src/park_state.o \

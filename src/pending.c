@@ -11,6 +11,7 @@
 #include "utils/timestamp.h"
 
 #include "gate.h"
+#include "held.h"
 #include "pending.h"
 
 #define MAX_DELTAS 1024
@@ -319,7 +320,7 @@ pending_commit(DbState *db)
 	LWLockRelease(shmem->lock);
 	pending_reset();
 	if (freed)
-		gate_grant(db);
+		held_grant_all(db);
 	if (db->unresolved > 0)
 		shmem_wake_worker(db);
 }
@@ -362,7 +363,7 @@ pending_abort(DbState *db, int level)
 	nclaims_out = kept;
 	if (admitted_level >= level)
 		admitted_level = 0;
-	gate_grant(db);
+	held_grant_all(db);
 }
 
 static void

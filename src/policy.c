@@ -13,7 +13,7 @@
 #include "utils/builtins.h"
 #include "utils/timestamp.h"
 
-#include "gate.h"
+#include "held.h"
 #include "policy.h"
 #include "spi.h"
 
@@ -309,12 +309,12 @@ policy_compile(DbState *db)
 		/* triggers made anew: what went on before was not counted */
 		db->enabled_at = enabled_at;
 		db->since = GetCurrentTimestamp();
-		gate_clear(db);
+		held_clear(db);
 	}
 	apply_tenants(db, tenants, n);
 	apply_classes(&classes);
 	account_charge_all(db);
-	gate_place_all(db);
+	held_place_all(db);
 	drop_tenants(db);
 	db->policy_version = wanted;
 	LWLockRelease(shmem->lock);
@@ -332,6 +332,6 @@ policy_resolve(DbState *db)
 	LWLockAcquire(shmem->lock, LW_EXCLUSIVE);
 	apply_classes(&classes);
 	account_charge_all(db);
-	gate_place_all(db);
+	held_place_all(db);
 	LWLockRelease(shmem->lock);
 }

@@ -15,7 +15,7 @@
 #include "utils/builtins.h"
 #include "utils/timestamp.h"
 
-#include "gate.h"
+#include "held.h"
 
 #define NUM_WINDOWS 3
 #define MAX_UNCUT (NAME_BYTES - MAX_MULTIBYTE_CHAR_LEN)
@@ -206,7 +206,7 @@ sum_memory(Tallies *all)
 		if (all->scope >= SCOPE_STATE)
 			tally_of(all, NULL);
 		account_each_class(all->db, add_class, all);
-		gate_each_held(all->db, add_held, all);
+		held_each(all->db, add_held, all);
 	}
 	LWLockRelease(shmem->lock);
 }

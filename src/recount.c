@@ -15,7 +15,7 @@
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 
-#include "gate.h"
+#include "held.h"
 #include "recount.h"
 #include "spi.h"
 
@@ -197,7 +197,7 @@ recount_end(DbState *db, const Counted *rows, uint64 n, RecountRow *found)
 	db->drift_at = now;
 	db->seen.active = false;
 	db->ready = true;
-	gate_place_all(db);
+	held_place_all(db);
 	LWLockRelease(shmem->lock);
 	return nfound;
 }

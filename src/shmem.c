@@ -13,7 +13,7 @@
 #include "utils/timestamp.h"
 
 #include "account.h"
-#include "gate.h"
+#include "held.h"
 #include "log.h"
 #include "park.h"
 #include "shmem.h"
@@ -44,7 +44,7 @@ shmem_request(void)
 		prev_shmem_request_hook();
 	RequestAddinShmemSpace(root_size());
 	RequestAddinShmemSpace(account_shmem_size());
-	RequestAddinShmemSpace(gate_shmem_size());
+	RequestAddinShmemSpace(held_shmem_size());
 	RequestAddinShmemSpace(park_shmem_size());
 	RequestAddinShmemSpace(log_shmem_size());
 	RequestNamedLWLockTranche("airflow_bp", 3);
@@ -82,7 +82,7 @@ shmem_startup(void)
 	if (!found)
 		root_init(root);
 	account_shmem_startup();
-	gate_shmem_startup();
+	held_shmem_startup();
 	park_shmem_startup();
 	log_shmem_startup();
 	shmem = root;
@@ -159,7 +159,7 @@ shmem_forget_dropped(void)
 			continue;
 		park_forget_db(state);
 		LWLockAcquire(shmem->lock, LW_EXCLUSIVE);
-		gate_clear(state);
+		held_clear(state);
 		account_forget(state);
 		db_reset(state, InvalidOid);
 		LWLockRelease(shmem->lock);

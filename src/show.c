@@ -12,7 +12,7 @@
 #include "utils/builtins.h"
 #include "utils/timestamp.h"
 
-#include "gate.h"
+#include "held.h"
 #include "guc.h"
 #include "log.h"
 #include "park.h"
@@ -114,10 +114,10 @@ airflow_bp_held_entries(PG_FUNCTION_ARGS)
 		return (Datum) 0;
 	room = db->held + 1024;
 	entries = MemoryContextAllocHuge(CurrentMemoryContext, (Size) room * sizeof(HeldEntry));
-	n = gate_copy(db, entries, room);
+	n = held_copy(db, entries, room);
 	for (int i = 0; i < n; i++)
 		put_held(fcinfo, db, &entries[i]);
-	gate_copy_done(entries, n);
+	held_copy_done(entries, n);
 	return (Datum) 0;
 }
 
@@ -136,7 +136,7 @@ copy_tenants(DbState *db, TenantShown *rows)
 	int			n = 0;
 
 	LWLockAcquire(shmem->lock, LW_SHARED);
-	gate_sum(db, counts, oldest);
+	held_sum(db, counts, oldest);
 	for (int i = 0; db->ready && i < account_max_tenants(); i++)
 	{
 		if (account_tenant(i)->db != db->db || !account_tenant(i)->listed)

@@ -19,7 +19,7 @@
 #include "utils/timeout.h"
 #include "utils/timestamp.h"
 
-#include "gate.h"
+#include "held.h"
 #include "guc.h"
 #include "log.h"
 #include "park.h"
@@ -79,7 +79,7 @@ step_inspect(Turn *turn)
 	db->may_enforce = db->head_known;
 	if (db->enabled != spi_bool(0, 3))
 	{
-		gate_clear(db);
+		held_clear(db);
 		db->since = turn->now;
 	}
 	db->enabled = spi_bool(0, 3);
@@ -145,7 +145,7 @@ static void
 step_expire(Turn *turn)
 {
 	LWLockAcquire(shmem->lock, LW_EXCLUSIVE);
-	gate_expire(turn->db, turn->now);
+	held_expire(turn->db, turn->now);
 	account_prune(turn->db);
 	LWLockRelease(shmem->lock);
 }
@@ -153,7 +153,7 @@ step_expire(Turn *turn)
 static void
 step_grant(Turn *turn)
 {
-	gate_grant(turn->db);
+	held_grant_all(turn->db);
 }
 
 static void

@@ -29,7 +29,7 @@
 #include "utils/timestamp.h"
 #include "utils/varlena.h"
 
-#include "gate.h"
+#include "held.h"
 #include "guc.h"
 #include "shmem.h"
 #include "tick.h"
@@ -280,7 +280,7 @@ static void
 worker_idle(DbState *db)
 {
 	LWLockAcquire(shmem->lock, LW_EXCLUSIVE);
-	gate_clear(db);
+	held_clear(db);
 	db->enabled = false;
 	db->mode = MODE_OFF;
 	db->policy_wanted = db->policy_version + 1;
@@ -335,7 +335,7 @@ airflow_bp_worker(Datum arg)
 	{
 		if (tick_due(db, GetCurrentTimestamp()))
 			worker_turn(db);
-		gate_grant(db);
+		held_grant_all(db);
 		wait_on_latch(worker_pause(&next));
 	}
 }
