@@ -51,6 +51,12 @@ UPDATE airflow.alembic_version SET version_num = 'd2f4e1b3c5a7';
 SELECT airflow_bp.tick();
 SELECT mode, may_enforce FROM airflow_bp.memory_state();
 
+-- A trigger that somebody dropped is missed, and made again.
+DROP TRIGGER zz_airflow_bp_count ON airflow.task_instance;
+SELECT airflow_bp.gate_table(), note ~ 'not enabled' AS says_so FROM airflow_bp.status();
+SELECT airflow_bp.enable('observe');
+SELECT airflow_bp.gate_table();
+
 -- Off; again changes nothing.
 SELECT airflow_bp.disable();
 SELECT airflow_bp.disable();

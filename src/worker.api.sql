@@ -33,10 +33,13 @@ COMMENT ON FUNCTION airflow_bp.alembic_head(text) IS 'Alembic head of the Airflo
 
 CREATE FUNCTION airflow_bp.gate_table() RETURNS regclass
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
-	SELECT t.tgrelid::regclass FROM pg_trigger t
-	WHERE t.tgfoid = 'airflow_bp.gate()'::regprocedure AND t.tgenabled IN ('O', 'A') LIMIT 1
+	SELECT max(t.tgrelid) FILTER (WHERE t.tgfoid = 'airflow_bp.gate()'::regprocedure)::regclass
+	FROM pg_trigger t
+	WHERE t.tgfoid IN ('airflow_bp.gate()'::regprocedure, 'airflow_bp.count()'::regprocedure, 'airflow_bp.run_changed()'::regprocedure)
+		AND t.tgenabled IN ('O', 'A')
+	HAVING count(*) = 4
 $$;
-COMMENT ON FUNCTION airflow_bp.gate_table() IS 'Table with our gate; NULL when not enabled.';
+COMMENT ON FUNCTION airflow_bp.gate_table() IS 'Table with our gate; NULL when not enabled, or when one of the four triggers is missing.';
 
 CREATE FUNCTION airflow_bp.deployment_state() RETURNS TABLE (airflow_schema text, alembic_head text, airflow_version text,
 	head_known boolean, gate_enabled boolean)
@@ -102,10 +105,10 @@ BEGIN
 	PERFORM airflow_bp.check_choice('mode', enable.mode, 'off', 'observe', 'enforce');
 	IF airflow_bp.gate_table() IS NULL THEN
 		make := format($make$
-			CREATE TRIGGER zz_airflow_bp_gate BEFORE UPDATE ON %1$I.task_instance FOR EACH ROW EXECUTE FUNCTION airflow_bp.gate();
-			CREATE TRIGGER zz_airflow_bp_count AFTER INSERT OR DELETE ON %1$I.task_instance FOR EACH ROW EXECUTE FUNCTION airflow_bp.count();
-			CREATE TRIGGER zz_airflow_bp_truncate AFTER TRUNCATE ON %1$I.task_instance FOR EACH STATEMENT EXECUTE FUNCTION airflow_bp.count();
-			CREATE TRIGGER zz_airflow_bp_run BEFORE UPDATE ON %1$I.dag_run FOR EACH ROW EXECUTE FUNCTION airflow_bp.run_changed();
+			CREATE OR REPLACE TRIGGER zz_airflow_bp_gate BEFORE UPDATE ON %1$I.task_instance FOR EACH ROW EXECUTE FUNCTION airflow_bp.gate();
+			CREATE OR REPLACE TRIGGER zz_airflow_bp_count AFTER INSERT OR DELETE ON %1$I.task_instance FOR EACH ROW EXECUTE FUNCTION airflow_bp.count();
+			CREATE OR REPLACE TRIGGER zz_airflow_bp_truncate AFTER TRUNCATE ON %1$I.task_instance FOR EACH STATEMENT EXECUTE FUNCTION airflow_bp.count();
+			CREATE OR REPLACE TRIGGER zz_airflow_bp_run BEFORE UPDATE ON %1$I.dag_run FOR EACH ROW EXECUTE FUNCTION airflow_bp.run_changed();
 			ALTER TRIGGER zz_airflow_bp_gate ON %1$I.task_instance DEPENDS ON EXTENSION airflow_bp;
 			ALTER TRIGGER zz_airflow_bp_count ON %1$I.task_instance DEPENDS ON EXTENSION airflow_bp;
 			ALTER TRIGGER zz_airflow_bp_truncate ON %1$I.task_instance DEPENDS ON EXTENSION airflow_bp;
@@ -129,7 +132,8 @@ COMMENT ON FUNCTION airflow_bp.enable(text) IS
 CREATE FUNCTION airflow_bp.disable() RETURNS void
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
-	schema text := (SELECT n.nspname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.oid = airflow_bp.gate_table());
+	schema text := (SELECT min(n.nspname) FROM pg_trigger t JOIN pg_class c ON c.oid = t.tgrelid JOIN pg_namespace n ON n.oid = c.relnamespace
+		WHERE t.tgfoid IN ('airflow_bp.gate()'::regprocedure, 'airflow_bp.count()'::regprocedure, 'airflow_bp.run_changed()'::regprocedure));
 BEGIN
 	IF EXISTS (SELECT FROM airflow_bp.deployment) THEN
 		PERFORM airflow_bp.set_mode('off');
