@@ -37,7 +37,7 @@ LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
 	FROM pg_trigger t
 	WHERE t.tgfoid IN ('airflow_bp.gate()'::regprocedure, 'airflow_bp.count()'::regprocedure, 'airflow_bp.run_changed()'::regprocedure)
 		AND t.tgenabled IN ('O', 'A')
-	HAVING count(*) = 4
+	HAVING count(*) >= 4
 $$;
 COMMENT ON FUNCTION airflow_bp.gate_table() IS 'Table with our gate; NULL when not enabled, or when one of the four triggers is missing.';
 
