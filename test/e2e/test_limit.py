@@ -35,16 +35,21 @@ def test_limit(stack, schedulers):
     assert airflow.scheduler_errors() == []
 
 
-@pytest.mark.parametrize("version, schedulers", [*[(v, 1) for v in harness.VERSIONS], (harness.NEWEST, 2)])
-def test_hold_and_release(stack, version, schedulers):
+@pytest.mark.parametrize(
+    "version, schedulers, parking", [*[(v, 1, "on") for v in harness.VERSIONS], (harness.NEWEST, 2, "off")]
+)
+def test_hold_and_release(stack, version, schedulers, parking):
     """With a limit of 0 nothing starts; a higher limit lets it start at the scheduler's next loop."""
-    airflow = stack(version, schedulers=schedulers)
+    airflow = stack(version, schedulers=schedulers, airflow_bp__parking=parking)
     scenes.flood_tenant(airflow, 0)
     airflow.trigger_many("flood", 5)
     held = "SELECT count(*) FROM airflow_bp.held()"
     airflow.wait(lambda: airflow.pg.value(held) == 5, 30, "five held tasks")
     scenes.chain(airflow)  # many loops
     assert airflow.pg.rows("SELECT DISTINCT state, try_number FROM task_instance WHERE dag_id = 'flood'") == [(None, 0)]
+
+    parked = "SELECT count(*) FROM airflow_bp.parked() WHERE dag_id = 'flood'"
+    airflow.wait(lambda: airflow.pg.value(parked) == (5 if parking == "on" else 0), 30, "the runs to be parked")
 
     refused = "SELECT extract(epoch FROM max(last_asked)) FROM airflow_bp.held()"
     with harness.Sampler(airflow.pg, refused) as last_refused:
