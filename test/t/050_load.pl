@@ -39,7 +39,8 @@ sub stop_load
 {
 	my ($load, $what) = @_;
 
-	$load->{run}->signal('INT');
+	# not INT, which a shell may have told us to ignore
+	$load->{run}->signal('TERM');
 	$load->{run}->finish;
 	unlike($load->{err}, qr/ERROR|FATAL/, "$what: no statement failed") or diag(substr($load->{err}, 0, 2000));
 }
