@@ -47,27 +47,14 @@ account_shmem_size(void)
 	return add_size(size, mul_size(account_max_tenants(), sizeof(TenantState)));
 }
 
-static HTAB *
-make_table(const char *name, long size, Size entry)
-{
-	HASHCTL		info = {
-		.keysize = sizeof(Key),
-		.entrysize = entry,
-		.hash = key_hash
-	};
-
-	return ShmemInitHash(name, size, size, &info,
-						 HASH_ELEM | HASH_FUNCTION | HASH_FIXED_SIZE);
-}
-
 void
 account_shmem_startup(void)
 {
 	Size		size = mul_size(account_max_tenants(), sizeof(TenantState));
 	bool		found;
 
-	names = make_table("airflow_bp names", max_names(), sizeof(NameEntry));
-	classes = make_table("airflow_bp classes", account_max_classes(), sizeof(ClassEntry));
+	names = shmem_table("airflow_bp names", max_names(), sizeof(NameEntry));
+	classes = shmem_table("airflow_bp classes", account_max_classes(), sizeof(ClassEntry));
 	tenants = ShmemInitStruct("airflow_bp tenants", size, &found);
 	if (!found)
 		memset(tenants, 0, size);
@@ -201,13 +188,13 @@ class_get(DbState *db, const Key *key, const Str *strs, bool create)
 	return class;
 }
 
-/* Class of these names; NULL when absent, or when there is no room for it. */
+/* Class of these names, made when absent; NULL when there is no room for it. */
 ClassEntry *
-account_class_by_names(DbState *db, const Str *strs, bool create)
+account_class_by_names(DbState *db, const Str *strs)
 {
 	Key			key = account_class_key(strs);
 
-	return class_get(db, &key, strs, create);
+	return class_get(db, &key, strs, true);
 }
 
 /* Class of this key, made when absent and pinned; NULL when there is no room. */
@@ -396,7 +383,6 @@ class_remove(ClassEntry *class, void *arg)
 	if (class->tenant == NO_TENANT && !class->unplaced)
 		db->unresolved--;
 	hash_search(classes, &class->key, HASH_REMOVE, NULL);
-	db->generation++;
 }
 
 static void

@@ -7,7 +7,7 @@
  *
  * All of it is protected by shmem->lock, exclusive to write and shared to read.
  * Entries do not move.  A class goes only when it counts nothing and nobody
- * holds a pin; DbState.generation changes then.
+ * holds a pin.
  */
 #ifndef AIRFLOW_BP_ACCOUNT_H
 #define AIRFLOW_BP_ACCOUNT_H
@@ -126,6 +126,6 @@ typedef void (*ClassVisitor) (ClassEntry *class, void *arg);
 extern void account_each_class(DbState *db, ClassVisitor visit, void *arg);
 extern bool account_seen(const SeenXids *seen, TransactionId xid);
 extern ClassEntry *account_class_by_key(const Key *key);
-extern ClassEntry *account_class_by_names(DbState *db, const Str *names, bool create);
+extern ClassEntry *account_class_by_names(DbState *db, const Str *names);
 
 #endif							/* AIRFLOW_BP_ACCOUNT_H */

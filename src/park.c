@@ -113,19 +113,6 @@ park_shmem_size(void)
 	return add_size(size, hash_estimate_size(max_dags(), sizeof(ParkDag)));
 }
 
-static HTAB *
-init_table(const char *name, int entries, Size entry_size)
-{
-	HASHCTL		info = {
-		.keysize = sizeof(Key),
-		.entrysize = entry_size,
-		.hash = key_hash
-	};
-
-	return ShmemInitHash(name, entries, entries, &info,
-						 HASH_ELEM | HASH_FUNCTION | HASH_FIXED_SIZE);
-}
-
 void
 park_shmem_startup(void)
 {
@@ -139,8 +126,8 @@ park_shmem_startup(void)
 		for (int i = 0; i < MAX_DATABASES; i++)
 			dlist_init(&root->dbs[i].looked);
 	}
-	runs = init_table("airflow_bp runs", guc_max_runs, sizeof(ParkRun));
-	dags = init_table("airflow_bp run DAGs", max_dags(), sizeof(ParkDag));
+	runs = shmem_table("airflow_bp runs", guc_max_runs, sizeof(ParkRun));
+	dags = shmem_table("airflow_bp run DAGs", max_dags(), sizeof(ParkDag));
 }
 
 static int

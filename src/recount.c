@@ -116,7 +116,7 @@ class_start(ClassEntry *class, void *arg)
 static void
 class_add(DbState *db, const Counted *counted, TimestampTz now)
 {
-	ClassEntry *class = account_class_by_names(db, counted->names, true);
+	ClassEntry *class = account_class_by_names(db, counted->names);
 
 	if (class == NULL)
 	{

@@ -102,12 +102,10 @@ static void
 db_reset(DbState *state, Oid db)
 {
 	TransactionId *seen = state->seen.xip;
-	uint32		generation = state->generation + 1;
 
 	memset(state, 0, sizeof(DbState));
 	pg_atomic_init_u64(&state->fail_open, 0);
 	state->seen.xip = seen;
-	state->generation = generation;
 	state->since = GetCurrentTimestamp();
 	state->policy_wanted = 1;
 	state->db = db;
@@ -227,11 +225,25 @@ key_of(int kind, const Str *strs, int nstrs)
 }
 
 /* HashValueFunc for tables whose entry starts with a Key. */
-uint32
+static uint32
 key_hash(const void *key, Size size)
 {
 	Assert(size == sizeof(Key));
 	return (uint32) ((const Key *) key)->low;
+}
+
+/* Table of entries that start with a Key, for a shmem_startup function. */
+HTAB *
+shmem_table(const char *name, long entries, Size entry_size)
+{
+	HASHCTL		info = {
+		.keysize = sizeof(Key),
+		.entrysize = entry_size,
+		.hash = key_hash
+	};
+
+	return ShmemInitHash(name, entries, entries, &info,
+						 HASH_ELEM | HASH_FUNCTION | HASH_FIXED_SIZE);
 }
 
 bool

@@ -19,9 +19,13 @@
 #include "port/atomics.h"
 #include "storage/latch.h"
 #include "storage/lwlock.h"
+#include "utils/hsearch.h"
 #include "utils/snapshot.h"
 
 #include "admit.h"
+
+#define ERRCODE_BP_CONFLICT MAKE_SQLSTATE('B', 'P', '0', '0', '4')
+#define ERRCODE_BP_UNAVAILABLE MAKE_SQLSTATE('B', 'P', '0', '0', '5')
 
 #define MAX_DATABASES 8
 #define NOTE_BYTES 256
@@ -61,7 +65,6 @@ typedef struct DbState
 	bool		limited;		/* some tenant has a limit */
 	TimestampTz since;			/* start of the present wait for readiness */
 	TimestampTz counted_since;	/* start of the rates */
-	uint32		generation;		/* changes when a class may have gone */
 	uint64		policy_version; /* compiled */
 	uint64		policy_wanted;	/* committed */
 	Latch	   *worker_latch;
@@ -78,7 +81,6 @@ typedef struct DbState
 	int64		prepared_mark;	/* of the prepared transactions there are */
 	bool		enabled;		/* our triggers are there */
 	TimestampTz enabled_at;		/* when they were made */
-	bool		head_known;
 	int			missing;		/* column of task_instance, from 1; 0: none */
 	bool		dropping;		/* DROP DATABASE has stopped the worker */
 	TimestampTz last_full;		/* last whole turn */
@@ -110,7 +112,7 @@ extern bool shmem_all_applied(const SeenXids *seen);
 extern bool shmem_db_has_worker(Oid db);
 extern void shmem_wake_worker(DbState *db);
 extern Key	key_of(int kind, const Str *strs, int nstrs);
-extern uint32 key_hash(const void *key, Size size);
+extern HTAB *shmem_table(const char *name, long entries, Size entry_size);
 extern bool str_equal(Str a, Str b);
 
 #define KEY_NAME 1

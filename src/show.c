@@ -21,8 +21,6 @@
 #include "spi.h"
 #include "tick.h"
 
-#define ERRCODE_BP_CONFLICT MAKE_SQLSTATE('B', 'P', '0', '0', '4')
-#define ERRCODE_BP_UNAVAILABLE MAKE_SQLSTATE('B', 'P', '0', '0', '5')
 
 PG_FUNCTION_INFO_V1(airflow_bp_held_entries);
 PG_FUNCTION_INFO_V1(airflow_bp_tenant_usage);

@@ -75,8 +75,7 @@ step_inspect(Turn *turn)
 	turn->airflow_schema = spi_null(0, 1) ? NULL : pstrdup(spi_text(0, 1));
 	MemoryContextSwitchTo(spi_context);
 	LWLockAcquire(shmem->lock, LW_EXCLUSIVE);
-	db->head_known = spi_bool(0, 2);
-	db->may_enforce = db->head_known;
+	db->may_enforce = spi_bool(0, 2);
 	if (db->enabled != spi_bool(0, 3))
 	{
 		held_clear(db);

@@ -123,6 +123,15 @@ has_worker(Oid dboid)
 }
 
 static void
+name_process(BackgroundWorker *worker, const char *what)
+{
+	snprintf(worker->bgw_name, BGW_MAXLEN, "airflow_bp %s", what);
+	snprintf(worker->bgw_type, BGW_MAXLEN, "airflow_bp %s", what);
+	strlcpy(worker->bgw_library_name, "airflow_bp", sizeof(worker->bgw_library_name));
+	snprintf(worker->bgw_function_name, BGW_MAXLEN, "airflow_bp_%s", what);
+}
+
+static void
 launch(Oid db)
 {
 	static bool said = false;
@@ -138,10 +147,7 @@ launch(Oid db)
 
 	if (place == NULL || is_running(place) || is_dropping(db) || has_worker(db))
 		return;
-	snprintf(worker.bgw_name, BGW_MAXLEN, "airflow_bp worker");
-	snprintf(worker.bgw_type, BGW_MAXLEN, "airflow_bp worker");
-	strlcpy(worker.bgw_library_name, "airflow_bp", sizeof(worker.bgw_library_name));
-	strlcpy(worker.bgw_function_name, "airflow_bp_worker", BGW_MAXLEN);
+	name_process(&worker, "worker");
 	if (place->handle != NULL)
 		pfree(place->handle);
 	place->handle = NULL;
@@ -348,12 +354,12 @@ airflow_bp_tick(PG_FUNCTION_ARGS)
 
 	if (shmem == NULL)
 		ereport(ERROR,
-				(errcode(MAKE_SQLSTATE('B', 'P', '0', '0', '5')),
+				(errcode(ERRCODE_BP_UNAVAILABLE),
 				 errmsg("airflow_bp is not preloaded"),
 				 errhint("Add airflow_bp to shared_preload_libraries and restart the server.")));
 	if (RecoveryInProgress())
 		ereport(ERROR,
-				(errcode(MAKE_SQLSTATE('B', 'P', '0', '0', '5')),
+				(errcode(ERRCODE_BP_UNAVAILABLE),
 				 errmsg("a standby takes no turns"),
 				 errhint("Call airflow_bp.tick() on the primary.")));
 	if (IsolationUsesXactSnapshot())
@@ -386,10 +392,7 @@ register_launcher(void)
 		.bgw_restart_time = 5
 	};
 
-	snprintf(worker.bgw_name, BGW_MAXLEN, "airflow_bp launcher");
-	snprintf(worker.bgw_type, BGW_MAXLEN, "airflow_bp launcher");
-	strlcpy(worker.bgw_library_name, "airflow_bp", sizeof(worker.bgw_library_name));
-	strlcpy(worker.bgw_function_name, "airflow_bp_launcher", BGW_MAXLEN);
+	name_process(&worker, "launcher");
 	RegisterBackgroundWorker(&worker);
 }
 
