@@ -1,51 +1,198 @@
 /*
- * admit.c - who may start.  Pure: no PostgreSQL.
+ * admit.c - the tree of quotas, and the verdict on one ask.  Pure: no PostgreSQL.
  */
 #include "admit.h"
 
-#include <stddef.h>
+#include <math.h>
+
+static int64_t
+least(int64_t a, int64_t b)
+{
+	return a < b ? a : b;
+}
+
+static int64_t
+above(int64_t amount, int64_t limit)
+{
+	return amount > limit ? amount - limit : 0;
+}
+
+void
+admit_link(AdmitNode *node, AdmitNode *parent)
+{
+	node->parent = parent;
+	if (parent == NULL)
+		return;
+	node->next = parent->child;
+	parent->child = node;
+}
+
+static AdmitNode *
+leaf(AdmitNode *node)
+{
+	while (node->child != NULL)
+		node = node->child;
+	return node;
+}
+
+/* First node of a walk that comes to each node after those below it. */
+AdmitNode *
+admit_first(AdmitNode *root)
+{
+	return leaf(root);
+}
+
+AdmitNode *
+admit_next(const AdmitNode *node, const AdmitNode *root)
+{
+	if (node == root)
+		return NULL;
+	return node->next != NULL ? leaf(node->next) : node->parent;
+}
+
+AdmitNode *
+admit_root(AdmitNode *node)
+{
+	while (node->parent != NULL)
+		node = node->parent;
+	return node;
+}
+
+/*
+ * Slots that a node may still take, less than nothing when it or those above
+ * it have too much; usage NULL: as if nothing were used.
+ */
+static int64_t
+path_free(const AdmitNode *node, const AdmitView *view)
+{
+	const AdmitNode *path[ADMIT_MAX_DEPTH];
+	int			depth = 0;
+	int64_t		amount;
+
+	for (; node->parent != NULL; node = node->parent)
+		path[depth++] = node;
+	if (node->quota == NO_LIMIT)
+		return NO_LIMIT;
+	amount = node->quota - (view ? node->usage[*view] : 0);
+	while (depth > 0)
+	{
+		int64_t		usage;
+		int64_t		borrowable;
+
+		node = path[--depth];
+		usage = view ? node->usage[*view] : 0;
+		borrowable = node->quota - node->kept - above(usage, node->kept);
+		if (node->borrowing_limit != NO_LIMIT)
+			amount = least(amount, borrowable + node->borrowing_limit);
+		amount += above(node->kept, usage);
+	}
+	return amount;
+}
 
 int64_t
-admit_usage(const AdmitQuota *quota)
+admit_free(const AdmitNode *node, AdmitView view)
 {
-	return quota->committed + quota->reserved + quota->granted;
+	return path_free(node, &view);
 }
 
 /* Slots that an admission may still take; never negative. */
 int64_t
-admit_available(const AdmitQuota *quota)
+admit_available(const AdmitNode *node)
 {
-	int64_t		usage = admit_usage(quota);
-
-	if (quota->nominal == NO_LIMIT)
-		return NO_LIMIT;
-	return usage >= quota->nominal ? 0 : quota->nominal - usage;
+	return above(admit_free(node, ADMIT_USED), 0);
 }
 
-/* May an ask without a grant pass? */
+/* Sum up what those below a cohort bring to it. */
+static void
+sum_children(AdmitNode *cohort)
+{
+	cohort->quota = cohort->nominal;
+	cohort->usage[ADMIT_USED] = 0;
+	cohort->waiting = 0;
+	cohort->nested = false;
+	for (AdmitNode *child = cohort->child; child != NULL; child = child->next)
+	{
+		cohort->quota += child->quota - child->kept;
+		cohort->usage[ADMIT_USED] += above(child->usage[ADMIT_USED], child->kept);
+		cohort->waiting += child->waiting;
+		cohort->nested |= child->child != NULL;
+	}
+}
+
+/* Make what follows of policy and usage; to be called when a tree has changed. */
+void
+admit_prepare(AdmitNode *root)
+{
+	for (AdmitNode *node = admit_first(root); node != NULL; node = admit_next(node, root))
+	{
+		if (node->child != NULL)
+			sum_children(node);
+		else
+			node->quota = node->nominal;
+		node->kept = node->lending_limit == NO_LIMIT ? 0 : above(node->quota, node->lending_limit);
+	}
+	for (AdmitNode *node = admit_first(root); node != NULL; node = admit_next(node, root))
+		node->potential = path_free(node, NULL);
+}
+
+/* A tenant takes slots, or gives them back. */
+void
+admit_use(AdmitNode *tenant, int64_t slots)
+{
+	for (AdmitNode *node = tenant; node != NULL && slots != 0; node = node->parent)
+	{
+		int64_t		before = above(node->usage[ADMIT_USED], node->kept);
+
+		node->usage[ADMIT_USED] += slots;
+		slots = above(node->usage[ADMIT_USED], node->kept) - before;
+	}
+}
+
+/* Slots over its quota that a node has from others. */
+int64_t
+admit_borrowed(const AdmitNode *node)
+{
+	return node->parent == NULL ? 0 : above(node->usage[ADMIT_USED], node->quota);
+}
+
+/* How far over its quota a node is, per weight, as part of what it could have. */
+double
+admit_share(const AdmitNode *node)
+{
+	int64_t		borrowed = admit_borrowed(node);
+
+	if (borrowed == 0 || node->parent->potential <= 0)
+		return 0;
+	if (node->weight == 0)
+		return INFINITY;
+	return (double) borrowed / node->parent->potential / ((double) node->weight / ADMIT_WEIGHT_ONE);
+}
+
+/* A weight above 0 never becomes 0. */
+int64_t
+admit_weight(double weight)
+{
+	int64_t		units = llround(weight * ADMIT_WEIGHT_ONE);
+
+	return weight > 0 && units == 0 ? 1 : units;
+}
+
+/*
+ * May an ask without a grant pass?  in_line: tasks of the tenant go before it;
+ * alone: nobody else waits in its tree.
+ */
 AdmitReason
-admit_verdict(const AdmitQuota *quota, int64_t slots, bool others_wait)
+admit_verdict(const AdmitNode *tenant, int64_t slots, bool in_line, bool alone)
 {
-	if (quota->nominal == NO_LIMIT)
+	if (tenant->quota == NO_LIMIT)
 		return REASON_NONE;
-	if (slots > quota->nominal)
+	if (slots > tenant->potential)
 		return REASON_NEVER_FITS;
-	if (slots > admit_available(quota))
+	if (slots > admit_available(tenant))
 		return REASON_QUOTA;
-	return others_wait ? REASON_ORDER : REASON_NONE;
-}
-
-/* Negative when a goes first: higher priority, then older, then the tie. */
-int
-admit_compare(const AdmitRank *a, const AdmitRank *b)
-{
-	if (a->priority != b->priority)
-		return a->priority > b->priority ? -1 : 1;
-	if (a->first_asked != b->first_asked)
-		return a->first_asked < b->first_asked ? -1 : 1;
-	if (a->tie != b->tie)
-		return a->tie < b->tie ? -1 : 1;
-	return 0;
+	if (in_line || (!alone && tenant->usage[ADMIT_USED] + slots > tenant->quota))
+		return REASON_ORDER;
+	return REASON_NONE;
 }
 
 /* A tenant's own mode wins, but "off" for the deployment is off for all. */

@@ -1,0 +1,317 @@
+/*
+ * admit_fill.c - who goes next, over whole trees.  Pure: no PostgreSQL.
+ *
+ * Progressive filling: one task at a time, from the root down to the child
+ * whose share would be lowest after the admission.  Each cohort keeps its
+ * children in a heap, so an admission touches one path.  During a fill usage
+ * only grows; what did not fit is left out until the next fill.
+ *
+ * A tenant inside its quota that cannot be served has lent its slots.  What is
+ * free of them it claims: borrowers see usage with all claims, others as it is.
+ * In a cohort without cohorts below it those inside their quota come before
+ * borrowers, so their claims are known in time.  Else those below a node that is
+ * nearly full are looked at after each admission.
+ */
+#include <string.h>
+
+#include "admit_line.h"
+
+__extension__ typedef __int128 Wide;
+
+static int64_t
+above(int64_t amount, int64_t limit)
+{
+	return amount > limit ? amount - limit : 0;
+}
+
+/* Slots over its quota once the head is admitted. */
+static int64_t
+borrowed_then(const AdmitNode *node)
+{
+	if (node->parent == NULL || node->parent->potential <= 0)
+		return 0;
+	return above(node->usage[ADMIT_USED] + node->entering, node->quota);
+}
+
+/* Siblings have the same potential above them, so it does not matter. */
+static int
+compare_shares(const AdmitNode *x, const AdmitNode *y)
+{
+	int64_t		bx = borrowed_then(x);
+	int64_t		by = borrowed_then(y);
+	Wide		left = (Wide) bx * y->weight;
+	Wide		right = (Wide) by * x->weight;
+
+	if (left != right)
+		return left < right ? -1 : 1;
+	return (bx > 0) - (by > 0);
+}
+
+static bool
+node_before(const HeapNode *a, const HeapNode *b)
+{
+	const AdmitNode *x = heap_entry(const AdmitNode, place, a);
+	const AdmitNode *y = heap_entry(const AdmitNode, place, b);
+	int			shares = compare_shares(x, y);
+	int64_t		x_asked = admit_shape_first(x->head)->asked;
+	int64_t		y_asked = admit_shape_first(y->head)->asked;
+
+	if (shares != 0)
+		return shares < 0;
+	if (x->head->effective != y->head->effective)
+		return x->head->effective > y->head->effective;
+	return x_asked != y_asked ? x_asked < y_asked : strcmp(x->name, y->name) < 0;
+}
+
+/* First shape of a tenant; others of its flow may have been admitted since it was ranked. */
+static AdmitShape *
+first_shape(const AdmitFill *fill, AdmitNode *tenant)
+{
+	for (;;)
+	{
+		AdmitShape *shape = heap_entry(AdmitShape, place, tenant->contest.top);
+
+		if (shape->flow_usage >= admit_shape_flow_usage(shape, &fill->order, fill->now))
+			return shape;
+		heap_remove(&tenant->contest, &shape->place, admit_shape_before);
+		admit_shape_rank(shape, &fill->order, fill->now);
+		heap_add(&tenant->contest, &shape->place, admit_shape_before);
+	}
+}
+
+/* Enter a node for the contest above it with the best that it has. */
+static void
+contend(AdmitFill *fill, AdmitNode *node)
+{
+	Heap	   *contest = node->parent ? &node->parent->contest : &fill->contest;
+
+	if (node->contends)
+		heap_remove(contest, &node->place, node_before);
+	node->contends = node->contest.top != NULL;
+	if (!node->contends)
+		return;
+	if (node->child == NULL)
+	{
+		node->head = first_shape(fill, node);
+		node->entering = node->head->slots;
+	}
+	else
+	{
+		AdmitNode  *winner = heap_entry(AdmitNode, place, node->contest.top);
+		int64_t		usage = winner->usage[ADMIT_USED];
+
+		node->head = winner->head;
+		node->entering = above(usage + winner->entering, winner->kept) - above(usage, winner->kept);
+	}
+	heap_add(contest, &node->place, node_before);
+}
+
+static void
+contend_path(AdmitFill *fill, AdmitNode *tenant)
+{
+	for (AdmitNode *node = tenant; node != NULL; node = node->parent)
+		contend(fill, node);
+}
+
+/* Add to one view of the usage; returns the highest node that it reaches. */
+static AdmitNode *
+use(AdmitNode *tenant, int64_t slots, AdmitView view)
+{
+	AdmitNode  *highest = tenant;
+
+	for (AdmitNode *node = tenant; node != NULL && slots != 0; node = node->parent)
+	{
+		int64_t		before = above(node->usage[view], node->kept);
+
+		node->usage[view] += slots;
+		slots = above(node->usage[view], node->kept) - before;
+		highest = node;
+	}
+	return highest;
+}
+
+/* Keep for a tenant what is free of the slots that it waits for. */
+static void
+claim(AdmitNode *tenant)
+{
+	int64_t		amount = above(admit_free(tenant, ADMIT_CLAIMED), 0);
+
+	use(tenant, amount < tenant->claim ? amount : tenant->claim, ADMIT_CLAIMED);
+}
+
+/* Others inside their quota may have taken what was claimed. */
+static void
+claim_all(AdmitNode *root)
+{
+	for (AdmitNode *node = admit_first(root); node != NULL; node = admit_next(node, root))
+		node->usage[ADMIT_CLAIMED] = node->usage[ADMIT_USED];
+	for (AdmitNode *node = admit_first(root); node != NULL; node = admit_next(node, root))
+	{
+		if (node->claim > 0)
+			claim(node);
+	}
+	root->claims_stale = false;
+}
+
+static bool
+inside_quota(const AdmitNode *tenant, int64_t slots)
+{
+	return tenant->usage[ADMIT_USED] + slots <= tenant->quota;
+}
+
+static bool
+fits(AdmitNode *tenant, int64_t slots)
+{
+	AdmitNode  *root = admit_root(tenant);
+	bool		inside = inside_quota(tenant, slots);
+
+	if (!inside && root->claims_stale)
+		claim_all(root);
+	return slots <= above(admit_free(tenant, inside ? ADMIT_USED : ADMIT_CLAIMED), 0);
+}
+
+/* The best task of a tenant does not fit: the next of its shapes, if it may, else nobody. */
+static void
+refuse(AdmitFill *fill, AdmitNode *tenant)
+{
+	AdmitShape *shape = tenant->head;
+
+	if (!tenant->refused && inside_quota(tenant, shape->slots))
+	{
+		tenant->claim = shape->slots;
+		admit_root(tenant)->claims_below = true;
+		claim(tenant);
+	}
+	tenant->refused = true;
+	if (tenant->best_effort)
+		heap_remove(&tenant->contest, &shape->place, admit_shape_before);
+	else
+		tenant->contest.top = NULL;
+	contend_path(fill, tenant);
+}
+
+/* Have those who cannot be served any more make their claims. */
+static void
+find_claims(AdmitFill *fill, AdmitNode *top)
+{
+	for (AdmitNode *node = admit_first(top); node != NULL; node = admit_next(node, top))
+	{
+		if (node->child == NULL && node->contends && !node->refused &&
+			inside_quota(node, node->head->slots) && !fits(node, node->head->slots))
+			refuse(fill, node);
+	}
+}
+
+/* Only below a node with less than the largest task left can a task have ceased to fit. */
+static void
+find_new_claims(AdmitFill *fill, AdmitNode *tenant, AdmitNode *highest)
+{
+	AdmitNode  *full = NULL;
+
+	for (AdmitNode *node = tenant; node != highest; node = node->parent)
+	{
+		if (admit_free(node->parent, ADMIT_USED) < fill->largest)
+			full = node->parent;
+	}
+	if (full != NULL)
+		find_claims(fill, full);
+}
+
+static AdmitTask *
+take(AdmitFill *fill, AdmitNode *tenant)
+{
+	AdmitShape *shape = tenant->head;
+	AdmitTask  *task = admit_shape_first(shape);
+	AdmitNode  *root = admit_root(tenant);
+	AdmitNode  *highest;
+
+	root->claims_stale |= root->claims_below && inside_quota(tenant, shape->slots);
+	heap_remove(&tenant->contest, &shape->place, admit_shape_before);
+	admit_leave(task);
+	task->shape = shape;
+	admit_shape_admitted(shape, &fill->order, fill->now);
+	if (shape->waiting > 0)
+	{
+		admit_shape_rank(shape, &fill->order, fill->now);
+		heap_add(&tenant->contest, &shape->place, admit_shape_before);
+	}
+	use(tenant, shape->slots, ADMIT_CLAIMED);
+	highest = use(tenant, shape->slots, ADMIT_USED);
+	contend_path(fill, tenant);
+	if (root->nested)
+		find_new_claims(fill, tenant, highest);
+	return task;
+}
+
+void
+admit_fill_begin(AdmitFill *fill, const AdmitOrder *order, int64_t now)
+{
+	*fill = (AdmitFill) {.order = *order, .now = now};
+}
+
+static void
+node_reset(AdmitNode *node)
+{
+	node->contest.top = NULL;
+	node->contends = node->refused = false;
+	node->claims_below = node->claims_stale = false;
+	node->claim = 0;
+	node->usage[ADMIT_CLAIMED] = node->usage[ADMIT_USED];
+}
+
+static void
+line_up(AdmitFill *fill, AdmitNode *tenant)
+{
+	for (AdmitShape *shape = tenant->shapes; shape != NULL; shape = shape->next)
+	{
+		if (shape->waiting == 0)
+			continue;
+		admit_shape_rank(shape, &fill->order, fill->now);
+		heap_add(&tenant->contest, &shape->place, admit_shape_before);
+		if (shape->slots > fill->largest)
+			fill->largest = shape->slots;
+	}
+}
+
+/* Have the tenants of a tree take part. */
+void
+admit_fill_add(AdmitFill *fill, AdmitNode *root)
+{
+	for (AdmitNode *node = admit_first(root); node != NULL; node = admit_next(node, root))
+		node_reset(node);
+	for (AdmitNode *node = admit_first(root); node != NULL; node = admit_next(node, root))
+	{
+		if (node->child == NULL)
+			line_up(fill, node);
+		contend(fill, node);
+	}
+	if (root->nested)
+		find_claims(fill, root);
+}
+
+/*
+ * Admit the next task: it has left its line, and its slots are used.  Its shape
+ * stays set, for the caller.  NULL when nobody fits.
+ */
+AdmitTask *
+admit_fill_next(AdmitFill *fill)
+{
+	while (fill->contest.top != NULL)
+	{
+		AdmitNode  *tenant = heap_entry(AdmitNode, place, fill->contest.top)->head->tenant;
+
+		if (fits(tenant, tenant->head->slots))
+			return take(fill, tenant);
+		refuse(fill, tenant);
+	}
+	return NULL;
+}
+
+/* Why a task still waits, at the end of a fill. */
+AdmitReason
+admit_fill_reason(AdmitNode *tenant, int64_t slots)
+{
+	if (slots > tenant->potential)
+		return REASON_NEVER_FITS;
+	return fits(tenant, slots) ? REASON_ORDER : REASON_QUOTA;
+}
