@@ -7,12 +7,15 @@ PGFILEDESC = "airflow_bp - queue analysis and admission control for Apache Airfl
 OBJS = \
 	src/account.o \
 	src/admit.o \
+	src/admit_fill.o \
+	src/admit_line.o \
 	src/age.o \
 	src/airflow_bp.o \
 	src/catalog.o \
 	src/examine.o \
 	src/gate.o \
 	src/guc.o \
+	src/heap.o \
 	src/held.o \
 	src/log.o \
 	src/park.o \

@@ -31,11 +31,11 @@ account_max_classes(void)
 	return guc_max_dags + guc_max_dags / 2;
 }
 
-/* Each database has a default tenant besides those that are named. */
+/* With a quarter as many cohorts, and a default tenant for each database. */
 int
 account_max_tenants(void)
 {
-	return guc_max_tenants + MAX_DATABASES;
+	return guc_max_tenants + guc_max_tenants / 4 + MAX_DATABASES;
 }
 
 Size
@@ -66,15 +66,22 @@ account_tenant(int tenant)
 	return tenant == NO_TENANT ? NULL : &tenants[tenant];
 }
 
-/* Index of a tenant of this database; NO_TENANT when absent or the array is full. */
+TenantState *
+account_tenant_of(const AdmitNode *node)
+{
+	return heap_entry(TenantState, node, node);
+}
+
+/* Index of a tenant or cohort of this database; NO_TENANT when absent or the array is full. */
 int
-account_find_tenant(DbState *db, const char *name, bool create)
+account_find_tenant(DbState *db, const char *name, bool cohort, bool create)
 {
 	int			unused = NO_TENANT;
 
 	for (int i = 0; i < account_max_tenants(); i++)
 	{
-		if (tenants[i].db == db->db && strcmp(tenants[i].name, name) == 0)
+		if (tenants[i].db == db->db && tenants[i].cohort == cohort &&
+			strcmp(tenants[i].name, name) == 0)
 			return i;
 		if (tenants[i].db == InvalidOid && unused == NO_TENANT)
 			unused = i;
@@ -83,8 +90,10 @@ account_find_tenant(DbState *db, const char *name, bool create)
 	{
 		memset(&tenants[unused], 0, sizeof(TenantState));
 		tenants[unused].db = db->db;
-		tenants[unused].quota.nominal = NO_LIMIT;
+		tenants[unused].cohort = cohort;
+		tenants[unused].next_due = NO_TENANT;
 		strlcpy(tenants[unused].name, name, TENANT_NAME_BYTES);
+		tenants[unused].node = (AdmitNode) {.name = tenants[unused].name, .quota = NO_LIMIT, .potential = NO_LIMIT};
 		return unused;
 	}
 	return NO_TENANT;
@@ -99,8 +108,8 @@ name_intern(DbState *db, NameKind kind, Str text)
 
 	if (entry == NULL || found)
 		return entry;
-	entry->db = db->db;
 	entry->refs = 0;
+	entry->flow = (AdmitFlow) {0};
 	entry->len = text.len;
 	if (text.len >= NAME_BYTES)
 		entry->len = pg_mbcliplen(text.data, text.len, NAME_BYTES - 1);
@@ -285,11 +294,32 @@ account_claim_removed(ClassEntry *class, TimestampTz at)
 	age_remove(&class->ages, at, 1);
 }
 
+/* Somebody in the tree of this tenant may go: have the next fill look. */
+void
+account_due(DbState *db, TenantState *tenant)
+{
+	TenantState *root = account_tenant_of(admit_root(&tenant->node));
+
+	if (root->due || root->node.waiting == 0)
+		return;
+	root->due = true;
+	root->next_due = db->due;
+	db->due = root - tenants;
+}
+
+/* Change one of the parts of what a tenant uses. */
+void
+account_use(TenantState *tenant, int64 *part, int64 slots)
+{
+	*part += slots;
+	admit_use(&tenant->node, slots);
+}
+
 /*
  * Apply what a committed transaction did to one class; since: the running
- * recount does not see it.  True when a held task may go.
+ * recount does not see it.
  */
-bool
+void
 account_apply(DbState *db, const ClassDelta *delta, bool since, TimestampTz now)
 {
 	ClassEntry *class = delta->class;
@@ -303,14 +333,17 @@ account_apply(DbState *db, const ClassDelta *delta, bool since, TimestampTz now)
 	rates_add(class, delta->rates, now);
 	apply_claims(class, delta, now);
 	if (charged != NULL)
-		charged->quota.reserved -= delta->reserved;
+		account_use(charged, &charged->reserved, -delta->reserved);
 	if (tenant != NULL)
 	{
 		change = account_charged(&delta->counts, tenant->count_deferred);
-		tenant->quota.committed += change;
+		account_use(tenant, &tenant->committed, change);
+		admit_flow_use(&class->names[NAME_DAG]->flow, change, db->order.half_life, now);
 	}
-	return change < delta->reserved &&
-		((tenant != NULL && tenant->waiting > 0) || (charged != NULL && charged->waiting > 0));
+	if (charged != NULL && change < delta->reserved)
+		account_due(db, charged);
+	if (tenant != NULL && change < delta->reserved)
+		account_due(db, tenant);
 }
 
 void
@@ -328,28 +361,55 @@ account_each_class(DbState *db, ClassVisitor visit, void *arg)
 }
 
 static void
+discharge_class(ClassEntry *class, void *arg)
+{
+	DbState    *db = arg;
+	AdmitFlow  *flow = &class->names[NAME_DAG]->flow;
+
+	admit_flow_use(flow, -flow->slots, db->order.half_life, GetCurrentTimestamp());
+}
+
+static void
 charge_class(ClassEntry *class, void *arg)
 {
 	DbState    *db = arg;
 	TenantState *tenant = account_tenant(class->tenant);
+	int64		slots;
 
 	if (tenant == NULL)
+	{
 		db->unresolved += !class->unplaced;
-	else
-		tenant->quota.committed += account_charged(&class->live, tenant->count_deferred);
+		return;
+	}
+	slots = account_charged(&class->live, tenant->count_deferred);
+	tenant->committed += slots;
+	class->names[NAME_DAG]->flow.slots += slots;
 }
 
-/* Sum the usage of all tenants again from their classes. */
+/* Sum the usage of all tenants and cohorts again from their classes. */
 void
 account_charge_all(DbState *db)
 {
 	for (int i = 0; i < account_max_tenants(); i++)
 	{
 		if (tenants[i].db == db->db)
-			tenants[i].quota.committed = 0;
+			tenants[i].committed = 0;
 	}
 	db->unresolved = 0;
+	account_each_class(db, discharge_class, db);
 	account_each_class(db, charge_class, db);
+	for (int i = 0; i < account_max_tenants(); i++)
+	{
+		TenantState *tenant = &tenants[i];
+
+		if (tenant->db == db->db)
+			tenant->node.usage[ADMIT_USED] = tenant->committed + tenant->reserved + tenant->granted;
+	}
+	for (int i = 0; i < account_max_tenants(); i++)
+	{
+		if (tenants[i].db == db->db && tenants[i].node.parent == NULL)
+			admit_prepare(&tenants[i].node);
+	}
 }
 
 static bool

@@ -12,8 +12,6 @@
 #ifndef AIRFLOW_BP_ACCOUNT_H
 #define AIRFLOW_BP_ACCOUNT_H
 
-#include "lib/pairingheap.h"
-
 #include "admit.h"
 #include "age.h"
 #include "catalog.h"
@@ -22,8 +20,6 @@
 #define NAME_BYTES 256			/* longer names are cut for display only */
 #define TENANT_NAME_BYTES 64
 #define RATE_MINUTES 16
-#define NO_TENANT (-1)
-
 typedef enum NameKind
 {
 	NAME_DAG, NAME_POOL, NAME_QUEUE, NAME_EXECUTOR, NUM_NAME_KINDS
@@ -32,9 +28,9 @@ typedef enum NameKind
 typedef struct NameEntry
 {
 	Key			key;
-	Oid			db;
 	int32		refs;			/* classes that use it */
 	int32		len;			/* -1: NULL */
+	AdmitFlow	flow;			/* of a DAG */
 	char		name[NAME_BYTES];
 } NameEntry;
 
@@ -72,19 +68,23 @@ typedef struct ClassEntry
 	AgeSketch	ages;			/* scheduled_dttm of scheduled and queued tasks */
 } ClassEntry;
 
+/* A tenant or a cohort. */
 typedef struct TenantState
 {
 	Oid			db;				/* InvalidOid: free */
 	char		name[TENANT_NAME_BYTES];
+	bool		cohort;
 	bool		listed;			/* in the compiled policy; else it only drains */
 	AdmitMode	mode;			/* MODE_UNKNOWN: that of the deployment */
 	bool		count_deferred;
-	bool		best_effort;
-	AdmitQuota	quota;
-	int64		waiting;		/* held entries in line */
+	AdmitNode	node;			/* a tenant uses the sum of the next three */
+	int64		committed;		/* slots used by committed tasks */
+	int64		reserved;		/* used by admissions of open transactions */
+	int64		granted;		/* promised to held tasks */
 	int64		admitted_total;
 	int64		held_total;
-	pairingheap line;			/* of HeldEntry.place, first to go on top */
+	bool		due;			/* of a root: a fill may admit somebody */
+	int32		next_due;		/* index, or NO_TENANT */
 } TenantState;
 
 /* Change of one class in one open (sub)transaction. */
@@ -110,10 +110,13 @@ extern Key	account_class_key(const Str *strs);
 extern bool account_class_is(const ClassEntry *class, const Str *strs);
 extern ClassEntry *account_pin(DbState *db, const Key *key, const Str *strs);
 extern TenantState *account_tenant(int tenant);
-extern int	account_find_tenant(DbState *db, const char *name, bool create);
+extern TenantState *account_tenant_of(const AdmitNode *node);
+extern int	account_find_tenant(DbState *db, const char *name, bool cohort, bool create);
 
 /* The caller of these holds shmem->lock exclusively. */
-extern bool account_apply(DbState *db, const ClassDelta *delta, bool since, TimestampTz now);
+extern void account_use(TenantState *tenant, int64 *part, int64 slots);
+extern void account_due(DbState *db, TenantState *tenant);
+extern void account_apply(DbState *db, const ClassDelta *delta, bool since, TimestampTz now);
 extern void account_claim_removed(ClassEntry *class, TimestampTz at);
 extern void account_counts_add(Counts *to, const Counts *delta);
 extern int64 account_charged(const Counts *counts, bool count_deferred);

@@ -73,8 +73,8 @@ admit_flow_use(AdmitFlow *flow, int64_t slots, int64_t half_life, int64_t now)
 }
 
 /* Slots are promised to a flow: let its next task see it, though no time has gone by. */
-void
-admit_flow_charge(AdmitFlow *flow, int64_t slots, int64_t half_life, int64_t now)
+static void
+flow_charge(AdmitFlow *flow, int64_t slots, int64_t half_life, int64_t now)
 {
 	flow->usage = admit_flow_usage(flow, half_life, now) + slots * weight_of_time(ENTRY_TIME, half_life);
 	flow->at = now;
@@ -115,7 +115,7 @@ admit_shape_admitted(AdmitShape *shape, const AdmitOrder *order, int64_t now)
 	if (shape->to_age > 0 && --shape->to_age == 0)
 		shape->aged_from = now;
 	if (shape->flow != NULL && order->half_life > 0)
-		admit_flow_charge(shape->flow, shape->slots, order->half_life, now);
+		flow_charge(shape->flow, shape->slots, order->half_life, now);
 }
 
 void

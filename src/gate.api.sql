@@ -25,8 +25,8 @@ $body$;
 COMMENT ON FUNCTION airflow_bp.held() IS
 'Tasks that the scheduler asked for and that were held: slots, times asked, why (held_starting, held_quota, held_order, never_fits), granted: may pass at its next ask, run_parked: its run is out of the examine window. run_id and task_id are NULL for a task that was deleted.';
 
-CREATE FUNCTION airflow_bp.tenant_usage() RETURNS TABLE (name text, nominal bigint, usage bigint, available bigint, held bigint,
-	oldest_held interval, admitted_total bigint, held_total bigint)
+CREATE FUNCTION airflow_bp.tenant_usage() RETURNS TABLE (name text, nominal bigint, usage bigint, available bigint, borrowed bigint,
+	share float8, held bigint, oldest_held interval, admitted_total bigint, held_total bigint)
 LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'airflow_bp_tenant_usage';
 COMMENT ON FUNCTION airflow_bp.tenant_usage() IS 'Tenants in shared memory, in slots; held: tasks held without a grant; available NULL: unlimited; no rows while the counters are not ready.';
 
@@ -34,10 +34,10 @@ CREATE FUNCTION airflow_bp.tenants() RETURNS TABLE (name text, cohort text, nomi
 	weight float8, usage bigint, available bigint, borrowed bigint, share float8, held bigint, oldest_held interval, admitted_total bigint)
 LANGUAGE sql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 	SELECT coalesce(t.name, u.name), t.cohort, t.nominal, t.borrowing_limit, t.lending_limit, coalesce(t.weight, 1), u.usage, u.available,
-		CASE WHEN u.name IS NOT NULL THEN 0 END::bigint, CASE WHEN u.name IS NOT NULL THEN 0 END::float8, u.held, u.oldest_held, u.admitted_total
+		u.borrowed, u.share, u.held, u.oldest_held, u.admitted_total
 	FROM airflow_bp.tenant t FULL JOIN airflow_bp.tenant_usage() u ON u.name = t.name
 	ORDER BY 1
 $$;
 COMMENT ON FUNCTION airflow_bp.tenants() IS
-'Tenants with their limits and what they use, in slots. nominal NULL: unlimited. usage counts scheduled, queued, running, restarting (and deferred where counted), open admissions and grants; held: tasks held without a grant; NULL while the counters are not ready. borrowed and share are 0: there is no borrowing yet.';
+'Tenants with their limits and what they use, in slots. nominal NULL: unlimited. usage counts scheduled, queued, running, restarting (and deferred where counted), open admissions and grants; available: what an admission could take now, with what others lend. borrowed: usage over nominal. share: borrowed slots as part of all that the cohort could lend, per weight, in thousandths and rounded up; infinity for a weight of 0; the lowest share is served first. held: tasks held without a grant. NULL while the counters are not ready.';
 

@@ -66,25 +66,19 @@ gate_idle(void)
 	return ntouched == 0;
 }
 
-bool
+void
 gate_commit(DbState *db)
 {
-	bool		freed = false;
-
 	for (int i = 0; i < ntouched; i++)
 	{
 		HeldEntry  *entry = touched[i].entry ? held_find(&touched[i].key) : NULL;
 
 		if (entry != NULL)
-		{
 			held_remove(db, entry);
-			freed = true;
-		}
 		if (touched[i].log)
 			log_decision(&touched[i].decision);
 	}
 	ntouched = 0;
-	return freed;
 }
 
 void
@@ -96,7 +90,7 @@ gate_abort(DbState *db, int level)
 		HeldEntry  *entry = last->entry ? held_find(&last->key) : NULL;
 
 		if (entry != NULL)
-			held_restore(entry);
+			held_restore(db, entry);
 	}
 }
 
@@ -135,12 +129,7 @@ gate_hold(DbState *db, const TaskRow *row, ClassEntry *class, HeldEntry *entry,
 	if (first)
 		entry = held_enter(db, row, class, reason, gate_run_key(row->dag_id, row->run_id), now);
 	if (entry != NULL)
-	{
-		entry->last_asked = now;
-		entry->asks++;
-		if (entry->state == HELD_WAITING)
-			entry->reason = reason;
-	}
+		held_asked(db, entry, reason, now);
 	if (entry == NULL || reason == REASON_STARTING)
 		park_run_useful(db, gate_run_key(row->dag_id, row->run_id));
 	if (first && tenant != NULL)
@@ -155,16 +144,12 @@ gate_admit(DbState *db, const TaskRow *row, ClassEntry *class, HeldEntry *entry,
 		   Verdict verdict, AdmitReason reason, TimestampTz now)
 {
 	TenantState *tenant = account_tenant(class->tenant);
-	bool		log = tenant != NULL && tenant->quota.nominal != NO_LIMIT;
+	bool		log = tenant != NULL && tenant->node.quota != NO_LIMIT;
 	Touched    *mine = entry != NULL || log ? touch(db, &row->id) : NULL;
 
 	if (entry != NULL)
 	{
-		bool		granted = entry->state == HELD_GRANTED;
-
-		held_unplace(entry);
-		entry->state = HELD_PASSING;
-		entry->was_granted = granted;
+		held_pass(db, entry);
 		if (mine == NULL)
 			held_remove(db, entry);
 	}
@@ -211,7 +196,7 @@ gate_judge(DbState *db, const TaskRow *row, ClassEntry *class, TimestampTz now)
 	if (entry != NULL && entry->state == HELD_PASSING)
 		entry = NULL;
 	if (entry != NULL)
-		held_refresh(entry, row, class);
+		held_refresh(db, entry, row, class);
 	if (starting)
 		reason = gate_starting(db, class, now);
 	else
@@ -219,8 +204,7 @@ gate_judge(DbState *db, const TaskRow *row, ClassEntry *class, TimestampTz now)
 		mode = admit_mode(db->mode, tenant->mode, db->may_enforce);
 		reason = mode == MODE_OFF || (entry != NULL && entry->state == HELD_GRANTED) ?
 			REASON_NONE :
-			admit_verdict(&tenant->quota, row->slots,
-						  mode == MODE_ENFORCE && held_others_first(tenant, entry));
+			held_verdict(tenant, entry, row->slots, &db->order, now);
 	}
 	if (reason != REASON_NONE && (starting || mode == MODE_ENFORCE))
 	{

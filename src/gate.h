@@ -10,7 +10,7 @@ extern Key	gate_run_key(Str dag_id, Str run_id);
 
 /* End of a (sub)transaction.  The caller holds shmem->lock exclusively. */
 extern bool gate_idle(void);
-extern bool gate_commit(DbState *db);
+extern void gate_commit(DbState *db);
 extern void gate_abort(DbState *db, int level);
 extern void gate_subcommit(int level);
 

@@ -22,6 +22,10 @@ int			guc_ready_grace;
 int			guc_park_for;
 int			guc_recount_period;
 int			guc_log_retention_days;
+int			guc_max_age;
+int			guc_age_priority;
+int			guc_age_tasks;
+int			guc_usage_half_life;
 bool		guc_parking;
 
 static void
@@ -84,6 +88,20 @@ guc_init(bool preloaded)
 	define_time("airflow_bp.recount_period",
 				"Time between two recounts that measure drift.",
 				&guc_recount_period, 60 * 1000, 1000);
+	define_time("airflow_bp.max_age",
+				"Age at which a held task has gained airflow_bp.age_priority; 0: tasks do not age.",
+				&guc_max_age, 60 * 60 * 1000, 0);
+	define_time("airflow_bp.usage_half_life",
+				"Half-life of the usage by which the DAGs of one tenant share; 0: they go by priority alone.",
+				&guc_usage_half_life, 0, 0);
+	DefineCustomIntVariable("airflow_bp.age_priority",
+							"Most that a held task gains by its age, in units of priority_weight.",
+							NULL, &guc_age_priority, 100, 0, 1000000, PGC_SIGHUP, 0,
+							NULL, NULL, NULL);
+	DefineCustomIntVariable("airflow_bp.age_tasks",
+							"Held tasks of one tenant, priority and size that age at a time; 0: all.",
+							NULL, &guc_age_tasks, 10, 0, INT_MAX, PGC_SIGHUP, 0,
+							NULL, NULL, NULL);
 	DefineCustomIntVariable("airflow_bp.log_retention",
 							"Days that rows of the decision log are kept.",
 							NULL, &guc_log_retention_days, 7, 1, 3650, PGC_SIGHUP, 0,

@@ -10,14 +10,32 @@
 #include "utils/hsearch.h"
 #include "utils/timestamp.h"
 
+#include "admit_line.h"
 #include "guc.h"
 #include "held.h"
 #include "park.h"
 
 #define FILL_BATCH 256
-#define MAX_PASSED 1000
+#define HELD_PER_SHAPE 4		/* room for a quarter as many shapes as tasks */
+
+/* Tasks of a tenant that are alike; of one DAG, where DAGs share by usage. */
+typedef struct ShapeKey
+{
+	NameEntry  *dag;			/* NULL: of any */
+	int32		tenant;
+	int32		priority;
+	int32		slots;
+	int32		unused;			/* 0 */
+} ShapeKey;
+
+typedef struct ShapeEntry
+{
+	ShapeKey	key;
+	AdmitShape	shape;
+} ShapeEntry;
 
 static HTAB *held;
+static HTAB *shapes;
 
 static uint32
 held_hash(const void *key, Size size)
@@ -25,10 +43,17 @@ held_hash(const void *key, Size size)
 	return DatumGetUInt32(hash_any(key, size));
 }
 
+static long
+max_shapes(void)
+{
+	return guc_max_held / HELD_PER_SHAPE + 16;
+}
+
 Size
 held_shmem_size(void)
 {
-	return hash_estimate_size(guc_max_held, sizeof(HeldEntry));
+	return add_size(hash_estimate_size(guc_max_held, sizeof(HeldEntry)),
+					hash_estimate_size(max_shapes(), sizeof(ShapeEntry)));
 }
 
 void
@@ -42,6 +67,10 @@ held_shmem_startup(void)
 
 	held = ShmemInitHash("airflow_bp held", guc_max_held, guc_max_held, &info,
 						 HASH_ELEM | HASH_FUNCTION | HASH_FIXED_SIZE);
+	info.keysize = sizeof(ShapeKey);
+	info.entrysize = sizeof(ShapeEntry);
+	shapes = ShmemInitHash("airflow_bp shapes", max_shapes(), max_shapes(), &info,
+						   HASH_ELEM | HASH_FUNCTION | HASH_FIXED_SIZE);
 }
 
 HeldKey
@@ -56,98 +85,172 @@ held_find(const HeldKey *key)
 	return hash_search(held, key, HASH_FIND, NULL);
 }
 
-/* pairingheap_comparator: the greatest is on top. */
-static int
-held_compare(const pairingheap_node *a, const pairingheap_node *b, void *arg)
+/* Shape of a task in its tenant, made when absent; NULL when there is no room. */
+static AdmitShape *
+shape_get(DbState *db, const HeldEntry *entry)
 {
-	const HeldEntry *x = pairingheap_const_container(HeldEntry, place, a);
-	const HeldEntry *y = pairingheap_const_container(HeldEntry, place, b);
+	NameEntry  *dag = db->order.half_life > 0 ? entry->class->names[NAME_DAG] : NULL;
+	ShapeKey	key = {dag, entry->tenant, entry->priority, entry->slots, 0};
+	bool		found;
+	ShapeEntry *shape = hash_search(shapes, &key, HASH_ENTER_NULL, &found);
 
-	return admit_compare(&y->rank, &x->rank);
+	if (shape != NULL && !found)
+		admit_shape_init(&shape->shape, &account_tenant(entry->tenant)->node,
+						 dag ? &dag->flow : NULL, entry->priority, entry->slots);
+	return shape == NULL ? NULL : &shape->shape;
 }
 
-/* The comparator is an address of this process; set it before each use. */
-static pairingheap *
-line_of(TenantState *tenant)
+/* A task has left its line. */
+static void
+shape_release(AdmitShape *shape)
 {
-	tenant->line.ph_compare = held_compare;
-	return &tenant->line;
+	if (shape->waiting > 0)
+		return;
+	admit_shape_unlink(shape);
+	hash_search(shapes, &heap_entry(ShapeEntry, shape, shape)->key, HASH_REMOVE, NULL);
+}
+
+/* List an entry by the time when it is to be looked at again. */
+static void
+held_list(DbState *db, HeldEntry *entry, TimestampTz now)
+{
+	entry->listed_at = now;
+	dlist_push_tail(entry->state == HELD_GRANTED ? &db->granted : &db->asked, &entry->listed);
 }
 
 static bool
-held_is_head(TenantState *tenant, HeldEntry *entry)
+held_is_head(TenantState *tenant, HeldEntry *entry, const AdmitOrder *order, TimestampTz now)
 {
 	return entry != NULL && entry->state == HELD_WAITING &&
-		pairingheap_first(line_of(tenant)) == &entry->place;
+		admit_shape_first(entry->task.shape) == &entry->task &&
+		admit_head(&tenant->node, order, now) == &entry->task;
 }
 
-/* Is a task in line that goes before this ask?  With best effort none that waits has fitted. */
-bool
-held_others_first(TenantState *tenant, HeldEntry *entry)
+/* May an ask without a grant pass?  With best effort none of the line has fitted. */
+AdmitReason
+held_verdict(TenantState *tenant, HeldEntry *entry, int64 slots, const AdmitOrder *order,
+			 TimestampTz now)
 {
-	return tenant->waiting > 0 && !tenant->best_effort && !held_is_head(tenant, entry);
+	bool		waits = entry != NULL && entry->state == HELD_WAITING;
+	bool		in_line = tenant->node.waiting > 0 && !tenant->node.best_effort &&
+		!held_is_head(tenant, entry, order, now);
+
+	return admit_verdict(&tenant->node, slots, in_line,
+						 admit_root(&tenant->node)->waiting == (waits ? 1 : 0));
 }
 
-/* Take an entry out of its line or its grant. */
-void
+/* Take an entry out of its line or its grant; it stays listed. */
+static void
 held_unplace(HeldEntry *entry)
 {
 	TenantState *tenant = account_tenant(entry->tenant);
 
 	if (entry->state == HELD_WAITING)
 	{
-		pairingheap_remove(line_of(tenant), &entry->place);
-		tenant->waiting--;
+		AdmitShape *shape = entry->task.shape;
+
+		admit_leave(&entry->task);
+		shape_release(shape);
 	}
 	if (entry->state == HELD_GRANTED)
-		tenant->quota.granted -= entry->slots;
+		account_use(tenant, &tenant->granted, -entry->slots);
 	entry->state = HELD_ASIDE;
+}
+
+/* The same, when what it leaves may go to others. */
+static void
+held_withdraw(DbState *db, HeldEntry *entry, TimestampTz now)
+{
+	bool		placed = entry->state == HELD_WAITING || entry->state == HELD_GRANTED;
+
+	held_unplace(entry);
+	if (placed)
+		account_due(db, account_tenant(entry->tenant));
+	dlist_delete(&entry->listed);
+	held_list(db, entry, now);
 }
 
 /* Put an entry that stands aside where its tenant says. */
 static void
-held_place(HeldEntry *entry)
+held_place(DbState *db, HeldEntry *entry)
 {
 	TenantState *tenant;
+	AdmitShape *shape;
 
 	entry->tenant = entry->class->tenant;
 	tenant = account_tenant(entry->tenant);
 	if (tenant == NULL)
 		return;
-	if (entry->slots > tenant->quota.nominal)
+	if (entry->slots > tenant->node.potential)
 	{
 		entry->reason = REASON_NEVER_FITS;
 		return;
 	}
 	if (entry->reason == REASON_NEVER_FITS)
 		entry->reason = REASON_QUOTA;
-	pairingheap_add(line_of(tenant), &entry->place);
-	tenant->waiting++;
+	shape = shape_get(db, entry);
+	if (shape == NULL)
+	{
+		db->held_lost++;
+		return;
+	}
+	admit_enter(shape, &entry->task);
 	entry->state = HELD_WAITING;
+	account_due(db, tenant);
 }
 
 /* Follow what has changed of the task and its tenant since it was asked for last. */
 void
-held_refresh(HeldEntry *entry, const TaskRow *row, ClassEntry *class)
+held_refresh(DbState *db, HeldEntry *entry, const TaskRow *row, ClassEntry *class)
 {
 	if (entry->class != class || entry->tenant != class->tenant ||
-		entry->slots != row->slots || entry->rank.priority != row->priority)
+		entry->slots != row->slots || entry->priority != row->priority)
 	{
-		held_unplace(entry);
+		held_withdraw(db, entry, entry->listed_at);
 		pg_atomic_fetch_sub_u32(&entry->class->pins, 1);
 		pg_atomic_fetch_add_u32(&class->pins, 1);
 		entry->class = class;
 		entry->slots = row->slots;
-		entry->rank.priority = row->priority;
+		entry->priority = row->priority;
 	}
 	if (entry->state == HELD_ASIDE)
-		held_place(entry);
+		held_place(db, entry);
+}
+
+/* The task was asked for, and held again. */
+void
+held_asked(DbState *db, HeldEntry *entry, AdmitReason reason, TimestampTz now)
+{
+	entry->last_asked = now;
+	entry->asks++;
+	if (entry->state == HELD_WAITING)
+		entry->reason = reason;
+	dlist_delete(&entry->listed);
+	held_list(db, entry, now);
+}
+
+/* The task passes in the open transaction, which takes its slots. */
+void
+held_pass(DbState *db, HeldEntry *entry)
+{
+	bool		waited = entry->state == HELD_WAITING;
+
+	entry->was_granted = entry->state == HELD_GRANTED;
+	held_unplace(entry);
+	dlist_delete(&entry->listed);
+	entry->state = HELD_PASSING;
+	if (waited)
+		account_due(db, account_tenant(entry->tenant));
 }
 
 void
 held_remove(DbState *db, HeldEntry *entry)
 {
-	held_unplace(entry);
+	if (entry->state != HELD_PASSING)
+	{
+		held_withdraw(db, entry, entry->listed_at);
+		dlist_delete(&entry->listed);
+	}
 	pg_atomic_fetch_sub_u32(&entry->class->pins, 1);
 	hash_search(held, &entry->key, HASH_REMOVE, NULL);
 	db->held--;
@@ -171,13 +274,16 @@ held_enter(DbState *db, const TaskRow *row, ClassEntry *class, AdmitReason reaso
 		return NULL;			/* it has passed in this transaction */
 	memset((char *) entry + sizeof(HeldKey), 0, sizeof(HeldEntry) - sizeof(HeldKey));
 	entry->slots = row->slots;
+	entry->priority = row->priority;
 	entry->reason = reason;
-	entry->rank = (AdmitRank) {row->priority, now, hash_bytes_extended(row->id.data, UUID_LEN, 0)};
+	entry->task.asked = now;
+	entry->task.tie = hash_bytes_extended(row->id.data, UUID_LEN, 0);
 	entry->class = class;
 	pg_atomic_fetch_add_u32(&class->pins, 1);
 	entry->run = run;
 	entry->tenant = NO_TENANT;
-	held_place(entry);
+	held_place(db, entry);
+	held_list(db, entry, now);
 	db->held++;
 	return entry;
 }
@@ -189,12 +295,12 @@ grant_stands(const HeldEntry *entry, int64 more)
 	const TenantState *tenant = account_tenant(entry->tenant);
 
 	return tenant != NULL && entry->tenant == entry->class->tenant &&
-		admit_usage(&tenant->quota) + more <= tenant->quota.nominal;
+		admit_free(&tenant->node, ADMIT_USED) >= more;
 }
 
 /* A task that passed in what is rolled back is held again, its grant with it. */
 void
-held_restore(HeldEntry *entry)
+held_restore(DbState *db, HeldEntry *entry)
 {
 	TenantState *tenant = account_tenant(entry->tenant);
 
@@ -204,10 +310,11 @@ held_restore(HeldEntry *entry)
 	if (entry->was_granted && grant_stands(entry, entry->slots))
 	{
 		entry->state = HELD_GRANTED;
-		tenant->quota.granted += entry->slots;
+		account_use(tenant, &tenant->granted, entry->slots);
 	}
 	else
-		held_place(entry);
+		held_place(db, entry);
+	held_list(db, entry, entry->listed_at);
 }
 
 /* The triggers are gone: nobody is held, and the counters say nothing. */
@@ -226,6 +333,19 @@ held_clear(DbState *db)
 	}
 }
 
+/* Does an entry stand where it would be put? */
+static bool
+held_in_place(const DbState *db, const HeldEntry *entry)
+{
+	const TenantState *tenant = account_tenant(entry->tenant);
+
+	if (entry->state == HELD_GRANTED)
+		return grant_stands(entry, 0);
+	return entry->state == HELD_WAITING && entry->tenant == entry->class->tenant &&
+		entry->slots <= tenant->node.potential &&
+		(entry->task.shape->flow != NULL) == (db->order.half_life > 0);
+}
+
 /* Put every entry where the compiled policy says; grants stay where they fit. */
 void
 held_place_all(DbState *db)
@@ -236,119 +356,170 @@ held_place_all(DbState *db)
 	hash_seq_init(&scan, held);
 	while ((entry = hash_seq_search(&scan)) != NULL)
 	{
-		if (entry->key.db != db->db || entry->state == HELD_PASSING ||
-			(entry->state == HELD_GRANTED && grant_stands(entry, 0)))
+		if (entry->key.db != db->db || entry->state == HELD_PASSING)
 			continue;
-		held_unplace(entry);
-		held_place(entry);
+		if (!held_in_place(db, entry))
+		{
+			held_withdraw(db, entry, entry->listed_at);
+			held_place(db, entry);
+		}
+		if (entry->state == HELD_WAITING)
+			account_due(db, account_tenant(entry->tenant));
 		if (db->ready && entry->state == HELD_WAITING && entry->reason == REASON_STARTING)
 			entry->reason = REASON_QUOTA;
 	}
 }
 
+/* Take over the settings that say who goes first. */
+void
+held_set_order(DbState *db)
+{
+	AdmitOrder	order = {
+		.max_age = (int64) guc_max_age * 1000,
+		.age_priority = guc_age_priority,
+		.age_tasks = guc_age_tasks,
+		.half_life = (int64) guc_usage_half_life * 1000
+	};
+
+	if (memcmp(&order, &db->order, sizeof(AdmitOrder)) == 0)
+		return;
+	LWLockAcquire(shmem->lock, LW_EXCLUSIVE);
+	db->order = order;
+	held_place_all(db);
+	LWLockRelease(shmem->lock);
+}
+
+static HeldEntry *
+entry_of(const AdmitTask *task)
+{
+	return heap_entry(HeldEntry, task, task);
+}
+
+/* The slots are used already. */
 static void
-held_grant(TenantState *tenant, HeldEntry *entry, TimestampTz now)
+held_grant(DbState *db, HeldEntry *entry, TimestampTz now)
 {
-	held_unplace(entry);
+	account_tenant(entry->tenant)->granted += entry->slots;
 	entry->state = HELD_GRANTED;
-	entry->granted_at = now;
-	tenant->quota.granted += entry->slots;
+	dlist_delete(&entry->listed);
+	held_list(db, entry, now);
 }
 
-/*
- * Grant what fits of one line, in order.  Strict stops at the first that does
- * not fit; best effort looks past it, at most MAX_PASSED times.
- */
+/* Of tenants whose limit is not enforced everybody may go. */
 static int
-fill_line(TenantState *tenant, AdmitMode mode, TimestampTz now, Key *runs, int max_runs)
+release_tenants(DbState *db, AdmitNode *root, TimestampTz now, Key *runs, int max_runs)
 {
-	pairingheap *line = line_of(tenant);
-	HeldEntry  *passed[MAX_PASSED];
-	int			npassed = 0;
 	int			nruns = 0;
 
-	while (!pairingheap_is_empty(line) && nruns < max_runs)
+	for (AdmitNode *node = admit_first(root); node != NULL; node = admit_next(node, root))
 	{
-		HeldEntry  *entry = pairingheap_container(HeldEntry, place, pairingheap_first(line));
+		TenantState *tenant = account_tenant_of(node);
 
-		if (mode != MODE_ENFORCE || entry->slots <= admit_available(&tenant->quota))
+		if (tenant->cohort || admit_mode(db->mode, tenant->mode, db->may_enforce) == MODE_ENFORCE)
+			continue;
+		while (nruns < max_runs && node->waiting > 0)
 		{
-			held_grant(tenant, entry, now);
+			HeldEntry  *entry = entry_of(admit_head(node, &db->order, now));
+
+			held_unplace(entry);
+			admit_use(node, entry->slots);
+			held_grant(db, entry, now);
 			runs[nruns++] = entry->run;
-			continue;
 		}
-		if (!tenant->best_effort || npassed == MAX_PASSED || admit_available(&tenant->quota) == 0)
-			break;
-		passed[npassed++] = entry;
-		pairingheap_remove_first(line);
 	}
-	for (int i = 0; i < npassed; i++)
-		pairingheap_add(line, &passed[i]->place);
 	return nruns;
 }
 
-/*
- * Grant held tasks of all tenants; the runs of the granted are returned to be
- * unparked.  Stops when the array is full: call again.
- */
 static int
-fill_lines(DbState *db, TimestampTz now, Key *runs, int max_runs)
+fill_trees(DbState *db, TimestampTz now, Key *runs, int max_runs)
 {
+	AdmitFill	fill;
+	AdmitTask  *task;
 	int			nruns = 0;
 
-	for (int i = 0; db->ready && i < account_max_tenants() && nruns < max_runs; i++)
+	admit_fill_begin(&fill, &db->order, now);
+	for (int i = db->due; i != NO_TENANT; i = account_tenant(i)->next_due)
 	{
-		TenantState *tenant = account_tenant(i);
-		AdmitMode	mode = admit_mode(db->mode, tenant->mode, db->may_enforce);
+		AdmitNode  *root = &account_tenant(i)->node;
 
-		if (tenant->db != db->db)
-			continue;
-		if (tenant->waiting > 0)
-			nruns += fill_line(tenant, mode, now, &runs[nruns], max_runs - nruns);
+		nruns += release_tenants(db, root, now, &runs[nruns], max_runs - nruns);
+		admit_fill_add(&fill, root);
+	}
+	while (nruns < max_runs && (task = admit_fill_next(&fill)) != NULL)
+	{
+		AdmitShape *shape = task->shape;
+
+		runs[nruns++] = entry_of(task)->run;
+		held_grant(db, entry_of(task), now);
+		task->shape = NULL;
+		shape_release(shape);
 	}
 	return nruns;
 }
 
-/* Grant what fits, and have the runs of the granted looked at. */
+static void
+forget_due(DbState *db)
+{
+	while (db->due != NO_TENANT)
+	{
+		TenantState *root = account_tenant(db->due);
+
+		db->due = root->next_due;
+		root->due = false;
+	}
+}
+
+/* Grant what fits where somebody may go, and have the runs of the granted looked at. */
 void
 held_grant_all(DbState *db)
 {
 	Key			runs[FILL_BATCH];
-	int			n;
+	int			n = FILL_BATCH;
 
-	do
+	while (db->due != NO_TENANT && n == FILL_BATCH)
 	{
 		LWLockAcquire(shmem->lock, LW_EXCLUSIVE);
-		n = fill_lines(db, GetCurrentTimestamp(), runs, FILL_BATCH);
+		n = db->ready ? fill_trees(db, GetCurrentTimestamp(), runs, FILL_BATCH) : 0;
+		if (n < FILL_BATCH && db->ready)
+			forget_due(db);
 		LWLockRelease(shmem->lock);
 		for (int i = 0; i < n; i++)
 			park_run_useful(db, runs[i]);
-	} while (n == FILL_BATCH);
+	}
+}
+
+/* First of a list when it was listed so long ago, else NULL. */
+static HeldEntry *
+listed_before(dlist_head *list, TimestampTz then)
+{
+	HeldEntry  *entry = dlist_is_empty(list) ? NULL :
+		dlist_head_element(HeldEntry, listed, list);
+
+	return entry != NULL && entry->listed_at <= then ? entry : NULL;
 }
 
 /*
  * Drop entries that are asked for no more, take back grants that are not used.
  * Who let a grant lapse stands aside until the next ask, and keeps its rank.
+ * The time that a run was parked does not count.
  */
 void
 held_expire(DbState *db, TimestampTz now)
 {
-	HASH_SEQ_STATUS scan;
+	int64		ask_timeout = (int64) guc_ask_timeout * 1000;
 	HeldEntry  *entry;
 
-	hash_seq_init(&scan, held);
-	while ((entry = hash_seq_search(&scan)) != NULL)
+	while ((entry = listed_before(&db->granted, now - (int64) guc_grant_timeout * 1000)) != NULL)
+		held_withdraw(db, entry, now);
+	while ((entry = listed_before(&db->asked, now - ask_timeout)) != NULL)
 	{
-		if (entry->key.db != db->db || entry->state == HELD_PASSING)
-			continue;
-		if (entry->state == HELD_GRANTED)
-		{
-			if (now - entry->granted_at >= (int64) guc_grant_timeout * 1000)
-				held_unplace(entry);
-		}
-		else if (now - entry->last_asked >= (int64) guc_ask_timeout * 1000 &&
-				 !park_run_away(db, entry->run, (int64) guc_ask_timeout * 1000))
+		if (now - entry->last_asked >= ask_timeout && !park_run_away(db, entry->run, ask_timeout))
 			held_remove(db, entry);
+		else
+		{
+			dlist_delete(&entry->listed);
+			held_list(db, entry, now);
+		}
 	}
 }
 
@@ -413,7 +584,7 @@ held_sum(DbState *db, int64 *counts, TimestampTz *oldest)
 			(entry->state != HELD_WAITING && entry->state != HELD_ASIDE))
 			continue;
 		counts[i]++;
-		if (oldest[i] == 0 || entry->rank.first_asked < oldest[i])
-			oldest[i] = entry->rank.first_asked;
+		if (oldest[i] == 0 || entry->task.asked < oldest[i])
+			oldest[i] = entry->task.asked;
 	}
 }

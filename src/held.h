@@ -3,6 +3,8 @@
  *
  * The held table is protected by shmem->lock.  An entry is in its tenant's line
  * while it waits; it leaves the line with a grant or when it can never run.
+ * Each entry that does not pass is in a list of its database, by the time when
+ * it is to be looked at again.
  */
 #ifndef AIRFLOW_BP_HELD_H
 #define AIRFLOW_BP_HELD_H
@@ -17,7 +19,7 @@ typedef struct HeldKey
 
 typedef enum HeldState
 {
-	HELD_ASIDE,					/* tenant unknown yet, never fits, or let a grant lapse */
+	HELD_ASIDE,					/* tenant unknown yet, never fits, no room in line, or let a grant lapse */
 	HELD_WAITING,				/* in line */
 	HELD_GRANTED,				/* may pass at its next ask */
 	HELD_PASSING,				/* passed in an open transaction */
@@ -30,14 +32,15 @@ typedef struct HeldEntry
 	AdmitReason reason;
 	int			tenant;			/* index, or NO_TENANT */
 	int32		slots;
-	AdmitRank	rank;
+	int32		priority;
+	uint32		asks;
 	bool		was_granted;	/* while passing */
+	AdmitTask	task;			/* in line while it waits */
 	ClassEntry *class;			/* pinned */
 	Key			run;
 	TimestampTz last_asked;
-	TimestampTz granted_at;
-	uint64		asks;
-	pairingheap_node place;
+	TimestampTz listed_at;		/* granted, asked for, or looked at */
+	dlist_node	listed;
 } HeldEntry;
 
 extern Size held_shmem_size(void);
@@ -48,10 +51,12 @@ extern HeldKey held_key(DbState *db, const pg_uuid_t *id);
 extern HeldEntry *held_find(const HeldKey *key);
 extern HeldEntry *held_enter(DbState *db, const TaskRow *row, ClassEntry *class,
 							 AdmitReason reason, Key run, TimestampTz now);
-extern void held_refresh(HeldEntry *entry, const TaskRow *row, ClassEntry *class);
-extern bool held_others_first(TenantState *tenant, HeldEntry *entry);
-extern void held_unplace(HeldEntry *entry);
-extern void held_restore(HeldEntry *entry);
+extern void held_refresh(DbState *db, HeldEntry *entry, const TaskRow *row, ClassEntry *class);
+extern AdmitReason held_verdict(TenantState *tenant, HeldEntry *entry, int64 slots,
+								const AdmitOrder *order, TimestampTz now);
+extern void held_asked(DbState *db, HeldEntry *entry, AdmitReason reason, TimestampTz now);
+extern void held_pass(DbState *db, HeldEntry *entry);
+extern void held_restore(DbState *db, HeldEntry *entry);
 extern void held_remove(DbState *db, HeldEntry *entry);
 
 /* At once, where slots have become free; takes the locks itself. */
@@ -67,6 +72,7 @@ extern void held_sum(DbState *db, int64 *counts, TimestampTz *oldest);
 /* For the worker.  The caller holds shmem->lock exclusively. */
 extern void held_clear(DbState *db);
 extern void held_place_all(DbState *db);
+extern void held_set_order(DbState *db);
 extern void held_expire(DbState *db, TimestampTz now);
 
 #endif							/* AIRFLOW_BP_HELD_H */

@@ -214,7 +214,7 @@ pending_reserve(DbState *db, ClassEntry *class, int tenant, int64 slots)
 	if (delta == NULL)
 		return;
 	delta->reserved += slots;
-	account_tenant(tenant)->quota.reserved += slots;
+	account_use(account_tenant(tenant), &account_tenant(tenant)->reserved, slots);
 }
 
 /* Charge a move that did not pass the gate. */
@@ -306,21 +306,19 @@ pending_commit(DbState *db)
 {
 	TimestampTz now = GetCurrentTransactionStopTimestamp();
 	bool		since;
-	bool		freed;
 
 	LWLockAcquire(shmem->lock, LW_EXCLUSIVE);
 	since = db->seen.active && !account_seen(&db->seen, top_xid);
-	freed = gate_commit(db);
+	gate_commit(db);
 	for (int i = 0; i < ndeltas; i++)
-		freed |= account_apply(db, &deltas[i], since, now);
+		account_apply(db, &deltas[i], since, now);
 	for (int i = 0; i < nclaims_out; i++)
 		account_claim_removed(claims_out[i].class, claims_out[i].at);
 	if (lost)
 		db->recount_wanted = true;
 	LWLockRelease(shmem->lock);
 	pending_reset();
-	if (freed)
-		held_grant_all(db);
+	held_grant_all(db);
 	if (db->unresolved > 0)
 		shmem_wake_worker(db);
 }
@@ -347,7 +345,12 @@ pending_abort(DbState *db, int level)
 		if (deltas[i].level < level)
 			deltas[kept++] = deltas[i];
 		else if (deltas[i].tenant != NO_TENANT)
-			account_tenant(deltas[i].tenant)->quota.reserved -= deltas[i].reserved;
+		{
+			TenantState *tenant = account_tenant(deltas[i].tenant);
+
+			account_use(tenant, &tenant->reserved, -deltas[i].reserved);
+			account_due(db, tenant);
+		}
 	}
 	ndeltas = kept;
 	gate_abort(db, level);

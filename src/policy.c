@@ -91,16 +91,24 @@ mode_parse(const char *name)
 	return MODE_UNKNOWN;
 }
 
-/* One tenant, read from the table. */
+/* One tenant or cohort, read from the table. */
 typedef struct TenantRow
 {
 	char		name[TENANT_NAME_BYTES];
+	bool		cohort;
 	int			index;
-	int64		nominal;
+	int			parent;			/* row, or -1 */
 	AdmitMode	mode;
-	bool		best_effort;
 	bool		count_deferred;
+	AdmitNode	node;			/* its policy */
 } TenantRow;
+
+typedef struct TenantList
+{
+	int			n;
+	int			cut;			/* cohorts in a cycle or nested too deep */
+	TenantRow  *rows;			/* cohorts, then tenants, the default tenant among them */
+} TenantList;
 
 /* One class, to be mapped to a tenant. */
 typedef struct ClassRow
@@ -120,42 +128,82 @@ typedef struct ClassList
 
 /* Index of a tenant; only the worker adds tenants, so looking needs no lock. */
 static int
-tenant_index(DbState *db, const char *name)
+tenant_index(DbState *db, const char *name, bool cohort)
 {
-	int			index = account_find_tenant(db, name, false);
+	int			index = account_find_tenant(db, name, cohort, false);
 
 	if (index == NO_TENANT)
 	{
 		LWLockAcquire(shmem->lock, LW_EXCLUSIVE);
-		index = account_find_tenant(db, name, true);
+		index = account_find_tenant(db, name, cohort, true);
 		LWLockRelease(shmem->lock);
 	}
 	return index;
 }
 
-/* All tenants, the default tenant last. */
-static TenantRow *
-read_tenants(DbState *db, uint64 *n)
+static TenantRow
+read_row(uint64 row)
 {
-	TenantRow  *rows;
+	TenantRow	read = {
+		.cohort = spi_bool(row, 1),
+		.parent = spi_int(row, 3, 0) - 1,
+		.mode = mode_parse(spi_text(row, 8)),
+		.count_deferred = spi_bool(row, 10),
+		.node.nominal = spi_int(row, 4, NO_LIMIT),
+		.node.borrowing_limit = spi_int(row, 5, NO_LIMIT),
+		.node.lending_limit = spi_int(row, 6, NO_LIMIT),
+		.node.weight = spi_int(row, 7, ADMIT_WEIGHT_ONE),
+		.node.best_effort = spi_bool(row, 9)
+	};
 
-	*n = spi_query("SELECT name, nominal::bigint, mode, queueing = "
-				   "'best_effort', count_deferred FROM airflow_bp.tenant "
-				   "ORDER BY name = 'default', name");
-	rows = palloc0((*n + 1) * sizeof(TenantRow));
-	for (uint64 i = 0; i < *n; i++)
+	strlcpy(read.name, spi_text(row, 2), TENANT_NAME_BYTES);
+	return read;
+}
+
+/* A table edited by hand may have cycles: who is too deep becomes a root. */
+static void
+cut_cycles(TenantList *list)
+{
+	for (int i = 0; i < list->n; i++)
 	{
-		strlcpy(rows[i].name, spi_text(i, 1), TENANT_NAME_BYTES);
-		rows[i].nominal = spi_int(i, 2, NO_LIMIT);
-		rows[i].mode = mode_parse(spi_text(i, 3));
-		rows[i].best_effort = spi_bool(i, 4);
-		rows[i].count_deferred = spi_bool(i, 5);
+		int			depth = 1;
+
+		for (int up = list->rows[i].parent; up >= 0 && depth <= ADMIT_MAX_DEPTH; up = list->rows[up].parent)
+			depth++;
+		if (depth <= ADMIT_MAX_DEPTH - !!list->rows[i].cohort)
+			continue;
+		list->rows[i].parent = -1;
+		list->cut++;
 	}
-	if (*n == 0 || strcmp(rows[*n - 1].name, DEFAULT_TENANT) != 0)
-		rows[(*n)++] = (TenantRow) {.name = DEFAULT_TENANT, .nominal = NO_LIMIT};
-	for (uint64 i = 0; i < *n; i++)
-		rows[i].index = tenant_index(db, rows[i].name);
-	return rows;
+}
+
+static TenantList
+read_tenants(DbState *db)
+{
+	TenantList	list = {0};
+	bool		dflt = false;
+
+	list.n = spi_query("WITH u AS (SELECT true AS cohort, name, parent, nominal, borrowing_limit, lending_limit, weight, "
+					   "NULL AS mode, false AS best_effort, false AS count_deferred FROM airflow_bp.cohort "
+					   "UNION ALL SELECT false, name, cohort, nominal, borrowing_limit, lending_limit, weight, mode, "
+					   "queueing = 'best_effort', count_deferred FROM airflow_bp.tenant), "
+					   "n AS (SELECT *, row_number() OVER (ORDER BY cohort DESC, name COLLATE \"C\") AS row FROM u) "
+					   "SELECT cohort, name, (SELECT p.row FROM n p WHERE p.cohort AND p.name = n.parent), "
+					   "nominal::bigint, borrowing_limit::bigint, lending_limit::bigint, "
+					   "CASE WHEN weight > 0 THEN greatest(1, least(weight, 2147483647) * 1e9)::bigint ELSE 0 END, "
+					   "mode, best_effort, count_deferred FROM n ORDER BY row");
+	list.rows = palloc0((list.n + 1) * sizeof(TenantRow));
+	for (int i = 0; i < list.n; i++)
+	{
+		list.rows[i] = read_row(i);
+		dflt |= !list.rows[i].cohort && strcmp(list.rows[i].name, DEFAULT_TENANT) == 0;
+	}
+	if (!dflt)
+		list.rows[list.n++] = (TenantRow) {.name = DEFAULT_TENANT, .parent = -1, .node.nominal = NO_LIMIT};
+	cut_cycles(&list);
+	for (int i = 0; i < list.n; i++)
+		list.rows[i].index = tenant_index(db, list.rows[i].name, list.rows[i].cohort);
+	return list;
 }
 
 static void
@@ -199,7 +247,7 @@ map_classes(DbState *db, bool all)
 	static Oid	types[] = {TEXTARRAYOID, TEXTARRAYOID, TEXTARRAYOID};
 	Datum		values[3];
 	ClassList	list = {.all = all, .room = account_max_classes()};
-	int			dflt = account_find_tenant(db, DEFAULT_TENANT, false);
+	int			dflt = account_find_tenant(db, DEFAULT_TENANT, false, false);
 
 	list.rows = MemoryContextAllocHuge(CurrentMemoryContext,
 									   (Size) list.room * sizeof(ClassRow));
@@ -218,7 +266,7 @@ map_classes(DbState *db, bool all)
 		list.rows[i].tenant = dflt;
 	for (uint64 i = 0; i < SPI_processed; i++)
 		list.rows[spi_int(i, 1, 1) - 1].tenant =
-			account_find_tenant(db, spi_text(i, 2), false);
+			account_find_tenant(db, spi_text(i, 2), false, false);
 	return list;
 }
 
@@ -236,7 +284,7 @@ apply_classes(const ClassList *list)
 	}
 }
 
-/* Free tenants that are listed no more and owe nothing. */
+/* Free tenants and cohorts that are listed no more and owe nothing. */
 static void
 drop_tenants(DbState *db)
 {
@@ -244,27 +292,52 @@ drop_tenants(DbState *db)
 	{
 		TenantState *tenant = account_tenant(i);
 
-		if (tenant->db != db->db || tenant->listed)
-			continue;
-		tenant->quota.nominal = NO_LIMIT;
-		if (tenant->waiting == 0 && tenant->quota.reserved == 0 && tenant->quota.granted == 0)
+		if (tenant->db == db->db && !tenant->listed && !tenant->due && tenant->node.waiting == 0 &&
+			tenant->reserved == 0 && tenant->granted == 0)
 			tenant->db = InvalidOid;
 	}
 }
 
+/* What is listed no more has no limit and stands alone. */
 static void
-apply_tenants(DbState *db, const TenantRow *rows, uint64 n)
+unlist_all(DbState *db)
 {
 	for (int i = 0; i < account_max_tenants(); i++)
 	{
-		if (account_tenant(i)->db == db->db)
-			account_tenant(i)->listed = false;
+		TenantState *tenant = account_tenant(i);
+
+		if (tenant->db != db->db)
+			continue;
+		tenant->listed = false;
+		tenant->node.parent = tenant->node.child = tenant->node.next = NULL;
+		tenant->node.nominal = tenant->cohort ? 0 : NO_LIMIT;
+		tenant->node.borrowing_limit = tenant->node.lending_limit = NO_LIMIT;
 	}
+}
+
+static void
+apply_node(AdmitNode *node, const AdmitNode *policy)
+{
+	node->nominal = policy->nominal;
+	node->borrowing_limit = policy->borrowing_limit;
+	node->lending_limit = policy->lending_limit;
+	node->weight = policy->weight;
+	node->best_effort = policy->best_effort;
+}
+
+/* In descending order of name, as admit_link() wants it. */
+static void
+apply_tenants(DbState *db, const TenantList *list)
+{
+	unlist_all(db);
 	db->limited = false;
 	db->tenants_lost = 0;
-	for (uint64 i = 0; i < n; i++)
+	db->cohorts_cut = list->cut;
+	for (int i = list->n - 1; i >= 0; i--)
 	{
-		TenantState *tenant = account_tenant(rows[i].index);
+		const TenantRow *row = &list->rows[i];
+		TenantState *tenant = account_tenant(row->index);
+		TenantState *parent = row->parent < 0 ? NULL : account_tenant(list->rows[row->parent].index);
 
 		if (tenant == NULL)
 		{
@@ -272,11 +345,11 @@ apply_tenants(DbState *db, const TenantRow *rows, uint64 n)
 			continue;
 		}
 		tenant->listed = true;
-		tenant->quota.nominal = rows[i].nominal;
-		tenant->mode = rows[i].mode;
-		tenant->best_effort = rows[i].best_effort;
-		tenant->count_deferred = rows[i].count_deferred;
-		db->limited |= rows[i].nominal != NO_LIMIT;
+		tenant->mode = row->mode;
+		tenant->count_deferred = row->count_deferred;
+		apply_node(&tenant->node, &row->node);
+		admit_link(&tenant->node, parent ? &parent->node : NULL);
+		db->limited |= row->node.nominal != NO_LIMIT;
 	}
 }
 
@@ -290,16 +363,15 @@ policy_compile(DbState *db)
 	uint64		wanted = db->policy_wanted;
 	AdmitMode	mode;
 	TimestampTz enabled_at;
-	TenantRow  *tenants;
+	TenantList	tenants;
 	ClassList	classes;
-	uint64		n;
 
 	if (changed)
 		return;
 	spi_query("SELECT mode, enabled_at FROM airflow_bp.deployment");
 	mode = SPI_processed == 0 ? MODE_OFF : mode_parse(spi_text(0, 1));
 	enabled_at = SPI_processed == 0 ? 0 : spi_instant(0, 2);
-	tenants = read_tenants(db, &n);
+	tenants = read_tenants(db);
 	classes = map_classes(db, true);
 
 	LWLockAcquire(shmem->lock, LW_EXCLUSIVE);
@@ -311,7 +383,7 @@ policy_compile(DbState *db)
 		db->since = GetCurrentTimestamp();
 		held_clear(db);
 	}
-	apply_tenants(db, tenants, n);
+	apply_tenants(db, &tenants);
 	apply_classes(&classes);
 	account_charge_all(db);
 	held_place_all(db);

@@ -193,7 +193,7 @@ add_held(HeldEntry *entry, void *arg)
 		(tally = tally_of(all, entry->class)) == NULL)
 		return;
 	tally->held++;
-	add_oldest(all, tally, entry->class, entry->rank.first_asked);
+	add_oldest(all, tally, entry->class, entry->task.asked);
 }
 
 static void

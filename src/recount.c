@@ -139,10 +139,10 @@ tenants_copy(DbState *db, RecountRow *rows)
 	{
 		TenantState *tenant = account_tenant(i);
 
-		if (tenant->db != db->db)
+		if (tenant->db != db->db || tenant->cohort)
 			continue;
 		rows[n].tenant = i;
-		rows[n++].counter = tenant->quota.committed;
+		rows[n++].counter = tenant->committed;
 	}
 	return n;
 }
@@ -154,7 +154,7 @@ measure_drift(RecountRow *rows, int n)
 
 	for (int i = 0; i < n; i++)
 	{
-		rows[i].counted = account_tenant(rows[i].tenant)->quota.committed;
+		rows[i].counted = account_tenant(rows[i].tenant)->committed;
 		drift += Abs(rows[i].counted - rows[i].counter);
 	}
 	return drift;

@@ -108,6 +108,7 @@ db_reset(DbState *state, Oid db)
 	state->seen.xip = seen;
 	state->since = GetCurrentTimestamp();
 	state->policy_wanted = 1;
+	state->due = NO_TENANT;
 	state->db = db;
 }
 

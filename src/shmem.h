@@ -16,6 +16,7 @@
 
 #include "access/transam.h"
 #include "datatype/timestamp.h"
+#include "lib/ilist.h"
 #include "port/atomics.h"
 #include "storage/latch.h"
 #include "storage/lwlock.h"
@@ -28,6 +29,7 @@
 #define ERRCODE_BP_UNAVAILABLE MAKE_SQLSTATE('B', 'P', '0', '0', '5')
 
 #define MAX_DATABASES 8
+#define NO_TENANT (-1)
 #define NOTE_BYTES 256
 
 /* 128 bits of hash over a database and some strings; see key_of(). */
@@ -74,9 +76,14 @@ typedef struct DbState
 	int64		drift_slots;
 	TimestampTz drift_at;
 	int64		held;			/* entries of the held table */
-	int64		held_lost;		/* asks held without an entry: table full */
+	int64		held_lost;		/* asks held without a place: table full */
+	dlist_head	asked;			/* held entries, the longest unasked first */
+	dlist_head	granted;		/* the oldest grant first */
+	int32		due;			/* first root of a tree in which somebody may go */
+	AdmitOrder	order;			/* from the settings of the worker */
 	int64		unresolved;		/* classes without a tenant */
-	int			tenants_lost;	/* tenants that found no place */
+	int			tenants_lost;	/* tenants and cohorts that found no place */
+	int			cohorts_cut;	/* cohorts in a cycle or nested too deep */
 	bool		prepared;		/* a prepared transaction took deltas with it */
 	int64		prepared_mark;	/* of the prepared transactions there are */
 	bool		enabled;		/* our triggers are there */

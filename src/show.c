@@ -6,6 +6,8 @@
  */
 #include "compat.h"
 
+#include <math.h>
+
 #include "access/xact.h"
 #include "executor/spi.h"
 #include "funcapi.h"
@@ -74,7 +76,7 @@ reason_now(const HeldEntry *entry)
 		return REASON_NONE;
 	if (entry->state != HELD_WAITING || entry->reason == REASON_STARTING)
 		return entry->reason;
-	now = admit_verdict(&account_tenant(entry->tenant)->quota, entry->slots, true);
+	now = admit_verdict(&account_tenant(entry->tenant)->node, entry->slots, true, false);
 	return now == REASON_NONE ? entry->reason : now;
 }
 
@@ -89,8 +91,8 @@ put_held(FunctionCallInfo fcinfo, DbState *db, const HeldEntry *entry)
 	values[1] = name_datum(entry->class->names[NAME_DAG], &nulls[1]);
 	values[2] = text_or_null(tenant ? tenant->name : NULL, &nulls[2]);
 	values[3] = Int32GetDatum(entry->slots);
-	values[4] = Int32GetDatum((int32) entry->rank.priority);
-	values[5] = TimestampTzGetDatum(entry->rank.first_asked);
+	values[4] = Int32GetDatum(entry->priority);
+	values[5] = TimestampTzGetDatum(entry->task.asked);
 	values[6] = TimestampTzGetDatum(entry->last_asked);
 	values[7] = Int64GetDatum(entry->asks);
 	values[8] = text_or_null(admit_reason_name(reason_now(entry)), &nulls[8]);
@@ -122,9 +124,28 @@ airflow_bp_held_entries(PG_FUNCTION_ARGS)
 typedef struct TenantShown
 {
 	TenantState state;
+	int64		usage;
+	int64		available;
+	int64		borrowed;
+	double		share;
 	int64		held;			/* without a grant */
 	TimestampTz oldest;			/* 0: nobody is held */
 } TenantShown;
+
+/* The caller holds shmem->lock. */
+static TenantShown
+show_tenant(const TenantState *tenant)
+{
+	const AdmitNode *node = &tenant->node;
+
+	return (TenantShown) {
+		.state = *tenant,
+		.usage = node->usage[ADMIT_USED],
+		.available = admit_available(node),
+		.borrowed = admit_borrowed(node),
+		.share = ceil(1000 * admit_share(node))
+	};
+}
 
 static int
 copy_tenants(DbState *db, TenantShown *rows)
@@ -137,9 +158,11 @@ copy_tenants(DbState *db, TenantShown *rows)
 	held_sum(db, counts, oldest);
 	for (int i = 0; db->ready && i < account_max_tenants(); i++)
 	{
-		if (account_tenant(i)->db != db->db || !account_tenant(i)->listed)
+		const TenantState *tenant = account_tenant(i);
+
+		if (tenant->db != db->db || !tenant->listed || tenant->cohort)
 			continue;
-		rows[n].state = *account_tenant(i);
+		rows[n] = show_tenant(tenant);
 		rows[n].held = counts[i];
 		rows[n++].oldest = oldest[i];
 	}
@@ -150,21 +173,22 @@ copy_tenants(DbState *db, TenantShown *rows)
 static void
 put_tenant(FunctionCallInfo fcinfo, const TenantShown *row)
 {
-	const AdmitQuota *quota = &row->state.quota;
-	Datum		values[8] = {0};
-	bool		nulls[8] = {0};
+	Datum		values[10] = {0};
+	bool		nulls[10] = {0};
 
 	values[0] = CStringGetTextDatum(row->state.name);
-	nulls[1] = nulls[3] = quota->nominal == NO_LIMIT;
-	values[1] = Int64GetDatum(quota->nominal);
-	values[2] = Int64GetDatum(admit_usage(quota));
-	values[3] = Int64GetDatum(admit_available(quota));
-	values[4] = Int64GetDatum(row->held);
-	nulls[5] = row->oldest == 0;
-	if (!nulls[5])
-		values[5] = interval_since(row->oldest, GetCurrentTimestamp());
-	values[6] = Int64GetDatum(row->state.admitted_total);
-	values[7] = Int64GetDatum(row->state.held_total);
+	nulls[1] = nulls[3] = row->state.node.quota == NO_LIMIT;
+	values[1] = Int64GetDatum(row->state.node.nominal);
+	values[2] = Int64GetDatum(row->usage);
+	values[3] = Int64GetDatum(row->available);
+	values[4] = Int64GetDatum(row->borrowed);
+	values[5] = Float8GetDatum(row->share);
+	values[6] = Int64GetDatum(row->held);
+	nulls[7] = row->oldest == 0;
+	if (!nulls[7])
+		values[7] = interval_since(row->oldest, GetCurrentTimestamp());
+	values[8] = Int64GetDatum(row->state.admitted_total);
+	values[9] = Int64GetDatum(row->state.held_total);
 	put_row(fcinfo, values, nulls);
 }
 
@@ -195,8 +219,11 @@ note_of(DbState *db)
 	if (missing > 0)
 		return psprintf("column %s of task_instance is missing or of another type: nothing is counted or held",
 						catalog_column_name(missing - 1));
+	if (db->cohorts_cut > 0)
+		return psprintf("%d cohorts are in a cycle or nested deeper than %d and stand alone: mend them by airflow_bp.set_cohort()",
+						db->cohorts_cut, ADMIT_MAX_DEPTH - 1);
 	if (db->tenants_lost > 0)
-		return psprintf("%d tenants have no place and admit all: raise airflow_bp.max_tenants", db->tenants_lost);
+		return psprintf("%d tenants or cohorts have no place and admit all: raise airflow_bp.max_tenants", db->tenants_lost);
 	return db->note[0] ? pstrdup(db->note) : NULL;
 }
 

@@ -143,6 +143,7 @@ step_resolve(Turn *turn)
 static void
 step_expire(Turn *turn)
 {
+	held_set_order(turn->db);
 	LWLockAcquire(shmem->lock, LW_EXCLUSIVE);
 	held_expire(turn->db, turn->now);
 	account_prune(turn->db);
