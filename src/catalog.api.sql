@@ -33,16 +33,19 @@ $$;
 COMMENT ON FUNCTION airflow_bp.airflow_schema_name() IS
 'Schema of the Airflow tables: airflow_bp.airflow_schema if set, else the one that holds alembic_version and task_instance. BP006 when there is none, or more than one.';
 
+-- In plpgsql, which keeps its plan.
 CREATE FUNCTION airflow_bp.airflow_relation(airflow_schema text, relation text, VARIADIC columns text[]) RETURNS text
-LANGUAGE sql STABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp AS $$
-	SELECT format(CASE WHEN min(c.oid) IS NULL THEN '(SELECT %s WHERE false)' ELSE '(SELECT %s FROM %I.%I)' END,
+LANGUAGE plpgsql STABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+	RETURN (SELECT format(CASE WHEN min(c.oid) IS NULL THEN '(SELECT %s WHERE false)' ELSE '(SELECT %s FROM %I.%I)' END,
 		string_agg(CASE WHEN a.attname IS NULL THEN format('NULL::%s AS %I', coalesce(w.part[2], 'text'), w.part[1])
 			ELSE format('%I', w.part[1]) || coalesce('::' || w.part[2] || format(' AS %I', w.part[1]), '') END, ', ' ORDER BY w.place),
 		airflow_schema, relation)
 	FROM (SELECT string_to_array(u.spec, ' ') AS part, u.place FROM unnest(columns) WITH ORDINALITY u (spec, place)) w
 	LEFT JOIN (pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace)
 		ON n.nspname = airflow_schema AND c.relname = relation AND c.relkind IN ('r', 'p')
-	LEFT JOIN pg_attribute a ON a.attrelid = c.oid AND a.attname = w.part[1] AND a.attnum > 0 AND NOT a.attisdropped
+	LEFT JOIN pg_attribute a ON a.attrelid = c.oid AND a.attname = w.part[1] AND a.attnum > 0 AND NOT a.attisdropped);
+END
 $$;
 COMMENT ON FUNCTION airflow_bp.airflow_relation(text, text, text[]) IS
 'Subquery that reads columns, each given as "name" or "name type", of an Airflow table. A column that is not there reads as NULL, a table as empty.';

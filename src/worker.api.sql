@@ -32,22 +32,29 @@ $$;
 COMMENT ON FUNCTION airflow_bp.alembic_head(text) IS 'Alembic head of the Airflow tables in a schema; NULL when there is none.';
 
 CREATE FUNCTION airflow_bp.gate_table() RETURNS regclass
-LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
-	SELECT max(t.tgrelid) FILTER (WHERE t.tgfoid = 'airflow_bp.gate()'::regprocedure)::regclass
-	FROM pg_trigger t
-	WHERE t.tgfoid IN ('airflow_bp.gate()'::regprocedure, 'airflow_bp.count()'::regprocedure, 'airflow_bp.run_changed()'::regprocedure)
-		AND t.tgenabled IN ('O', 'A')
-	HAVING count(*) >= 4
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+	RETURN (SELECT max(t.tgrelid) FILTER (WHERE t.tgfoid = 'airflow_bp.gate()'::regprocedure)::regclass
+		FROM pg_trigger t
+		WHERE t.tgfoid IN ('airflow_bp.gate()'::regprocedure, 'airflow_bp.count()'::regprocedure, 'airflow_bp.run_changed()'::regprocedure)
+			AND t.tgenabled IN ('O', 'A')
+		HAVING count(*) >= 4);
+END
 $$;
 COMMENT ON FUNCTION airflow_bp.gate_table() IS 'Table with our gate; NULL when not enabled, or when one of the four triggers is missing.';
 
+-- In plpgsql, which keeps its plans: the worker asks each second.
 CREATE FUNCTION airflow_bp.deployment_state() RETURNS TABLE (airflow_schema text, alembic_head text, airflow_version text,
 	head_known boolean, gate_enabled boolean)
-LANGUAGE sql STABLE ROWS 1 SET search_path = pg_catalog, pg_temp AS $$
-	SELECT s.schema, h.head, k.airflow_version, k.head IS NOT NULL, airflow_bp.gate_table() IS NOT NULL
-	FROM (SELECT airflow_bp.airflow_schema_or_null()) s (schema)
-	CROSS JOIN LATERAL (SELECT airflow_bp.alembic_head(s.schema)) h (head)
-	LEFT JOIN airflow_bp.known_heads() k ON k.head = h.head
+LANGUAGE plpgsql STABLE ROWS 1 SET search_path = pg_catalog, pg_temp SET plan_cache_mode = force_generic_plan AS $$
+BEGIN
+	airflow_schema := airflow_bp.airflow_schema_or_null();
+	alembic_head := airflow_bp.alembic_head(airflow_schema);
+	airflow_version := (SELECT k.airflow_version FROM airflow_bp.known_heads() k WHERE k.head = alembic_head);
+	head_known := airflow_version IS NOT NULL;
+	gate_enabled := airflow_bp.gate_table() IS NOT NULL;
+	RETURN NEXT;
+END
 $$;
 COMMENT ON FUNCTION airflow_bp.deployment_state() IS 'Which Airflow is here, whether its head is known, and whether our triggers are there.';
 
