@@ -7,6 +7,7 @@ PGFILEDESC = "airflow_bp - queue analysis and admission control for Apache Airfl
 OBJS = \
 	src/account.o \
 	src/admit.o \
+	src/admit_build.o \
 	src/admit_fill.o \
 	src/admit_line.o \
 	src/age.o \
@@ -23,6 +24,7 @@ OBJS = \
 	src/park_turn.o \
 	src/pending.o \
 	src/policy.o \
+	src/preview.o \
 	src/queue.o \
 	src/recount.o \
 	src/serialized.o \
@@ -43,6 +45,7 @@ SQL_PARTS = \
 	src/catalog.api.sql \
 	src/policy.api.sql \
 	src/gate.api.sql \
+	src/preview.api.sql \
 	src/park.api.sql \
 	src/worker.api.sql \
 	src/queue.api.sql \

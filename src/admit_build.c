@@ -25,6 +25,8 @@ admit_build_number(BuildNumber kind, double value)
 			return whole;
 		case BUILD_SECONDS:
 			return true;
+		case BUILD_SPAN:
+			return value >= 0;
 		case BUILD_WEIGHT:
 			return value == 0 || value >= 1.0 / ADMIT_WEIGHT_ONE;
 	}
@@ -147,7 +149,7 @@ add_usage(AdmitBuild *build)
 		BuildNode  *row = find(build, build->uses[i].tenant, false);
 
 		if (row == NULL)
-			return fault(BUILD_UNKNOWN_TENANT, build->uses[i].tenant, NULL);
+			return fault(BUILD_UNKNOWN_USER, build->uses[i].tenant, NULL);
 		row->node.usage[ADMIT_USED] += build->uses[i].slots;
 	}
 	return fault(BUILD_OK, NULL, NULL);
@@ -226,18 +228,19 @@ compare_tasks(const void *a, const void *b)
 static AdmitFlow *
 add_flow(AdmitBuild *build, const BuildTask *task)
 {
-	BuildFlow  *last = build->flows + build->nflows - 1;
+	BuildFlow  *last = build->nflows > 0 ? &build->flows[build->nflows - 1] : NULL;
 
 	if (task->flow == NULL)
 		return NULL;
-	if (build->nflows > 0 && compare_flows(last->node, last->name, task->node, task->flow) == 0)
-		return &last->flow;
-	build->nflows++;
-	*++last = (BuildFlow) {.node = task->node, .name = task->flow, .flow.at = build->now};
+	if (last == NULL || compare_flows(last->node, last->name, task->node, task->flow) != 0)
+	{
+		last = &build->flows[build->nflows++];
+		*last = (BuildFlow) {.node = task->node, .name = task->flow, .flow.at = build->now};
+	}
 	return &last->flow;
 }
 
-/* Put the tasks in line, those of one shape together. */
+/* Put the tasks in line, those of one shape together; not those that can never run. */
 static void
 line_up(AdmitBuild *build)
 {
@@ -254,7 +257,8 @@ line_up(AdmitBuild *build)
 			shape += i > 0;
 			admit_shape_init(shape, &task->node->node, add_flow(build, task), task->priority, task->slots);
 		}
-		admit_enter(shape, &task->task);
+		if (task->slots <= task->node->node.potential)
+			admit_enter(shape, &task->task);
 	}
 }
 
@@ -301,12 +305,12 @@ admit_build(AdmitBuild *build)
 		found = name_tasks(build);
 	if (found.error != BUILD_OK)
 		return found;
-	line_up(build);
-	use_flows(build);
 	for (size_t i = 0; i < build->nnodes; i++)
 	{
 		if (build->by_name[i]->node.parent == NULL)
 			admit_prepare(&build->by_name[i]->node);
 	}
+	line_up(build);
+	use_flows(build);
 	return found;
 }

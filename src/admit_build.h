@@ -27,7 +27,8 @@ typedef enum BuildError
 	BUILD_NAME_TWICE,			/* name: of two nodes */
 	BUILD_TASK_TWICE,			/* name: id of two tasks */
 	BUILD_UNKNOWN_COHORT,		/* name: of the cohort; user: of the node below it */
-	BUILD_UNKNOWN_TENANT,		/* name: of the tenant; user: id of the task, or NULL */
+	BUILD_UNKNOWN_TENANT,		/* name: of the tenant; user: id of the task */
+	BUILD_UNKNOWN_USER,			/* name: of a tenant said to use slots */
 	BUILD_UNLIMITED,			/* name: of a node that may not be */
 	BUILD_CYCLE,				/* name: of a node in it or below it */
 	BUILD_TOO_DEEP,				/* name: of the node at the bottom */
@@ -42,7 +43,7 @@ typedef struct BuildFault
 
 typedef enum BuildNumber
 {
-	BUILD_SLOTS, BUILD_PRIORITY, BUILD_SECONDS, BUILD_WEIGHT
+	BUILD_SLOTS, BUILD_PRIORITY, BUILD_SECONDS, BUILD_SPAN, BUILD_WEIGHT
 } BuildNumber;
 
 /* A cohort or a tenant. */
@@ -76,6 +77,7 @@ typedef struct BuildTask
 	int64_t		priority;
 	int64_t		slots;
 	BuildNode  *node;
+	bool		admitted;		/* for the caller */
 } BuildTask;
 
 typedef struct BuildFlow

@@ -25,8 +25,12 @@
 
 #include "admit.h"
 
+#define ERRCODE_BP_NAME MAKE_SQLSTATE('B', 'P', '0', '0', '1')
+#define ERRCODE_BP_NUMBER MAKE_SQLSTATE('B', 'P', '0', '0', '2')
 #define ERRCODE_BP_CONFLICT MAKE_SQLSTATE('B', 'P', '0', '0', '4')
 #define ERRCODE_BP_UNAVAILABLE MAKE_SQLSTATE('B', 'P', '0', '0', '5')
+#define ERRCODE_BP_NESTING MAKE_SQLSTATE('B', 'P', '0', '0', '7')
+#define ERRCODE_BP_STRUCTURE MAKE_SQLSTATE('B', 'P', '0', '0', '8')
 
 #define MAX_DATABASES 8
 #define NO_TENANT (-1)
