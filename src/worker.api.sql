@@ -233,7 +233,7 @@ LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
 	SELECT p.oid::regprocedure FROM pg_proc p
 	WHERE p.pronamespace = 'airflow_bp'::regnamespace AND p.proname = ANY (CASE audience
 		WHEN 'reader' THEN '{status,queue,queue_rates,waiting,waiting_summary,tenants,tenant_of,held,parked,policy_version,policy_wanted,known_heads}'::name[]
-		WHEN 'operator' THEN '{set_mode,set_tenant,drop_tenant,add_tenant_rule,drop_tenant_rule,undo,tick,recount}'::name[] END)
+		WHEN 'operator' THEN '{set_mode,set_tenant,drop_tenant,set_cohort,drop_cohort,add_tenant_rule,drop_tenant_rule,undo,tick,recount}'::name[] END)
 $$;
 COMMENT ON FUNCTION airflow_bp.functions_for(text) IS 'Functions that grant_reader() gives (audience reader), and those that grant_operator() gives on top (operator).';
 
@@ -271,7 +271,7 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION airflow_bp.grant_operator(regrole) IS
-'Lets a role read and operate: modes, tenants, rules, undo, tick, recount. Not enable() and disable(), which change the tables of Airflow, not pg_cron, and no writing to our tables but by functions; set_mode(''off'') is enough to let everything start. Call it again after an upgrade of the extension. BP001 no role.';
+'Lets a role read and operate: modes, tenants, cohorts, rules, undo, tick, recount. Not enable() and disable(), which change the tables of Airflow, not pg_cron, and no writing to our tables but by functions; set_mode(''off'') is enough to let everything start. Call it again after an upgrade of the extension. BP001 no role.';
 
 -- pg_cron is optional, and may be in another database than Airflow.
 

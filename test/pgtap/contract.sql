@@ -24,6 +24,8 @@ INSERT INTO contract VALUES
 ('operator', 'v', true, 'set_mode', 'mode text', 'void'),
 ('operator', 'v', true, 'set_tenant', 'name text, nominal integer, cohort text DEFAULT NULL::text, borrowing_limit integer DEFAULT NULL::integer, lending_limit integer DEFAULT NULL::integer, weight double precision DEFAULT 1, queueing text DEFAULT ''strict''::text, count_deferred boolean DEFAULT false, mode text DEFAULT NULL::text', 'void'),
 ('operator', 'v', true, 'drop_tenant', 'name text', 'void'),
+('operator', 'v', true, 'set_cohort', 'name text, parent text DEFAULT NULL::text, nominal integer DEFAULT 0, borrowing_limit integer DEFAULT NULL::integer, lending_limit integer DEFAULT NULL::integer, weight double precision DEFAULT 1', 'void'),
+('operator', 'v', true, 'drop_cohort', 'name text', 'void'),
 ('operator', 'v', true, 'add_tenant_rule', 'tenant text, match_on text, pattern text, place integer DEFAULT NULL::integer', 'integer'),
 ('operator', 'v', true, 'drop_tenant_rule', 'place integer', 'void'),
 ('operator', 'v', true, 'undo', 'act_id bigint', 'void'),
@@ -91,10 +93,17 @@ SELECT columns_are('airflow_bp', t, c, t || ': columns') FROM (VALUES
 	('act', '{act_id,at,actor,action,old,new,undone_at}')) v (t, c);
 SELECT col_type_is('airflow_bp', t, c, y, t || '.' || c) FROM (VALUES
 	('tenant', 'name', 'text'), ('tenant', 'nominal', 'integer'), ('tenant', 'weight', 'double precision'), ('tenant', 'count_deferred', 'boolean'),
+	('tenant', 'cohort', 'text'), ('tenant', 'borrowing_limit', 'integer'), ('tenant', 'lending_limit', 'integer'),
+	('cohort', 'name', 'text'), ('cohort', 'parent', 'text'), ('cohort', 'nominal', 'integer'), ('cohort', 'borrowing_limit', 'integer'),
+	('cohort', 'lending_limit', 'integer'), ('cohort', 'weight', 'double precision'),
 	('tenant_rule', 'place', 'integer'), ('tenant_rule', 'pattern', 'text'),
 	('decision', 'at', 'timestamp with time zone'), ('decision', 'slots', 'integer'),
 	('act', 'act_id', 'bigint'), ('act', 'old', 'jsonb'), ('act', 'new', 'jsonb'), ('act', 'undone_at', 'timestamp with time zone')) v (t, c, y);
 SELECT col_is_pk('airflow_bp', t, c, t || ': key') FROM (VALUES ('deployment', 'singleton'), ('tenant', 'name'), ('cohort', 'name'), ('tenant_rule', 'place'), ('act', 'act_id')) v (t, c);
+SELECT fk_ok('airflow_bp', 'tenant', 'cohort', 'airflow_bp', 'cohort', 'name', 'pg_dump puts cohorts before their tenants');
+SELECT is_empty($$SELECT FROM pg_constraint WHERE contype = 'f' AND conrelid = 'airflow_bp.cohort'::regclass$$, 'and has no cycle of foreign keys');
+SELECT trigger_is('airflow_bp', t, 'policy_changed', 'airflow_bp', 'policy_changed', t || ': a change wakes the worker')
+FROM unnest('{deployment,cohort,tenant,tenant_rule}'::name[]) t;
 SELECT has_view('airflow_bp', 'queue_by_' || s, 'queue_by_' || s) FROM unnest('{deployment,pool,queue,executor,tenant,dag,state}'::text[]) s;
 SELECT results_eq(format('SELECT attname::text FROM pg_attribute WHERE attrelid = %L::regclass AND attnum > 0 ORDER BY attnum', 'airflow_bp.queue_by_' || s),
 	'SELECT unnest(proargnames[2:]) FROM pg_proc WHERE oid = ''airflow_bp.queue(text)''::regprocedure', 'queue_by_' || s || ': columns of queue()')
@@ -108,7 +117,7 @@ SELECT is_empty($$
 SELECT set_eq($$SELECT unnest(extconfig)::regclass::text FROM pg_extension WHERE extname = 'airflow_bp'$$,
 	ARRAY['airflow_bp.deployment', 'airflow_bp.cohort', 'airflow_bp.tenant', 'airflow_bp.tenant_rule', 'airflow_bp.act', 'airflow_bp.act_act_id_seq'], 'pg_dump keeps policy and acts');
 SELECT is_empty($$SELECT FROM pg_extension, unnest(extcondition) c WHERE extname = 'airflow_bp' AND c <> ''$$, 'all rows of them');
-SELECT is_empty($$SELECT FROM airflow_bp.deployment UNION ALL SELECT FROM airflow_bp.tenant UNION ALL SELECT FROM airflow_bp.tenant_rule$$, 'and a new extension has none that a restore would meet');
+SELECT is_empty($$SELECT FROM airflow_bp.deployment UNION ALL SELECT FROM airflow_bp.cohort UNION ALL SELECT FROM airflow_bp.tenant UNION ALL SELECT FROM airflow_bp.tenant_rule$$, 'and a new extension has none that a restore would meet');
 
 -- Settings.
 SELECT is((SELECT context FROM pg_settings WHERE name = 'airflow_bp.' || n), c, 'airflow_bp.' || n) FROM (VALUES
