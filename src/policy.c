@@ -191,7 +191,7 @@ read_tenants(DbState *db)
 					   "SELECT cohort, name, (SELECT p.row FROM n p WHERE p.cohort AND p.name = n.parent), "
 					   "nominal::bigint, borrowing_limit::bigint, lending_limit::bigint, "
 					   "CASE WHEN weight > 0 THEN greatest(1, least(weight, 2147483647) * 1e9)::bigint ELSE 0 END, "
-					   "mode, best_effort, count_deferred FROM n ORDER BY row");
+					   "mode, best_effort, count_deferred FROM n ORDER BY n.row");
 	list.rows = palloc0((list.n + 1) * sizeof(TenantRow));
 	for (int i = 0; i < list.n; i++)
 	{
