@@ -109,13 +109,11 @@ sum_children(AdmitNode *cohort)
 	cohort->quota = cohort->nominal;
 	cohort->usage[ADMIT_USED] = 0;
 	cohort->waiting = 0;
-	cohort->nested = false;
 	for (AdmitNode *child = cohort->child; child != NULL; child = child->next)
 	{
 		cohort->quota += child->quota - child->kept;
 		cohort->usage[ADMIT_USED] += above(child->usage[ADMIT_USED], child->kept);
 		cohort->waiting += child->waiting;
-		cohort->nested |= child->child != NULL;
 	}
 }
 

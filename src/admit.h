@@ -65,7 +65,6 @@ typedef struct AdmitNode
 	int64_t		quota;
 	int64_t		kept;			/* of the quota, never lent */
 	int64_t		potential;		/* most that could ever be available */
-	bool		nested;			/* has cohorts below it */
 
 	int64_t		usage[NUM_ADMIT_VIEWS];
 	int64_t		waiting;		/* tasks in line at or below it */
@@ -75,9 +74,9 @@ typedef struct AdmitNode
 	Heap		contest;		/* children, or the shapes of a tenant */
 	HeapNode	place;			/* in the contest of its parent */
 	bool		contends;
-	bool		refused;		/* the first of its tasks did not fit */
-	int64_t		claim;			/* slots that this task waits for inside the quota */
-	bool		claims_below;	/* of a root: some tenant has a claim */
+	AdmitShape *refused;		/* the first of its shapes did not fit */
+	int64_t		claim;			/* slots that this one waits for inside the quota */
+	int64_t		claims;			/* of a root: how many tenants below have one */
 	bool		claims_stale;	/* of a root: ADMIT_CLAIMED is to be made anew */
 	AdmitShape *head;			/* shape whose task would be admitted */
 	int64_t		entering;		/* by how much that would raise the usage */

@@ -4,13 +4,12 @@
  * Progressive filling: one task at a time, from the root down to the child
  * whose share would be lowest after the admission.  Each cohort keeps its
  * children in a heap, so an admission touches one path.  During a fill usage
- * only grows; what did not fit is left out until the next fill.
+ * only grows; what did not fit is left out until the next fill.  It is out as
+ * soon as it does not fit, lest it stand for its cohort: after an admission
+ * those are looked at below whom a node is nearly full.
  *
  * A tenant inside its quota that cannot be served has lent its slots.  What is
  * free of them it claims: borrowers see usage with all claims, others as it is.
- * In a cohort without cohorts below it those inside their quota come before
- * borrowers, so their claims are known in time.  Else those below a node that is
- * nearly full are looked at after each admission.
  */
 #include <string.h>
 
@@ -163,11 +162,15 @@ static bool
 fits(AdmitNode *tenant, int64_t slots)
 {
 	AdmitNode  *root = admit_root(tenant);
-	bool		inside = inside_quota(tenant, slots);
 
-	if (!inside && root->claims_stale)
-		claim_all(root);
-	return slots <= above(admit_free(tenant, inside ? ADMIT_USED : ADMIT_CLAIMED), 0);
+	if (inside_quota(tenant, slots))
+		return slots <= above(admit_free(tenant, ADMIT_USED), 0);
+	if (slots <= above(admit_free(tenant, ADMIT_CLAIMED), 0))
+		return true;
+	if (!root->claims_stale)
+		return false;
+	claim_all(root);
+	return slots <= above(admit_free(tenant, ADMIT_CLAIMED), 0);
 }
 
 /* The best task of a tenant does not fit: the next of its shapes, if it may, else nobody. */
@@ -176,13 +179,16 @@ refuse(AdmitFill *fill, AdmitNode *tenant)
 {
 	AdmitShape *shape = tenant->head;
 
-	if (!tenant->refused && inside_quota(tenant, shape->slots))
+	if (tenant->refused == NULL)
 	{
-		tenant->claim = shape->slots;
-		admit_root(tenant)->claims_below = true;
-		claim(tenant);
+		tenant->refused = shape;
+		if (inside_quota(tenant, shape->slots))
+		{
+			tenant->claim = shape->slots;
+			admit_root(tenant)->claims++;
+			claim(tenant);
+		}
 	}
-	tenant->refused = true;
 	if (tenant->best_effort)
 		heap_remove(&tenant->contest, &shape->place, admit_shape_before);
 	else
@@ -190,57 +196,70 @@ refuse(AdmitFill *fill, AdmitNode *tenant)
 	contend_path(fill, tenant);
 }
 
-/* Have those who cannot be served any more make their claims. */
 static void
-find_claims(AdmitFill *fill, AdmitNode *top)
+refuse_unfit(AdmitFill *fill, AdmitNode *top, bool borrowers)
 {
 	for (AdmitNode *node = admit_first(top); node != NULL; node = admit_next(node, top))
 	{
-		if (node->child == NULL && node->contends && !node->refused &&
-			inside_quota(node, node->head->slots) && !fits(node, node->head->slots))
+		while (node->child == NULL && node->contends &&
+			   (borrowers || inside_quota(node, node->head->slots)) && !fits(node, node->head->slots))
 			refuse(fill, node);
 	}
 }
 
-/* Only below a node with less than the largest task left can a task have ceased to fit. */
+/* Leave only tasks that fit below a node.  Claims are made before borrowers are looked at. */
 static void
-find_new_claims(AdmitFill *fill, AdmitNode *tenant, AdmitNode *highest)
+settle(AdmitFill *fill, AdmitNode *top)
 {
-	AdmitNode  *full = NULL;
+	AdmitNode  *root = admit_root(top);
+	int64_t		claims = root->claims;
+
+	refuse_unfit(fill, top, false);
+	refuse_unfit(fill, root->claims > claims ? root : top, true);
+}
+
+/* Only below a node with less than the largest task left can a task have ceased to fit. */
+static AdmitNode *
+highest_full(const AdmitFill *fill, AdmitNode *tenant, const AdmitNode *highest)
+{
+	AdmitNode  *full = tenant;
 
 	for (AdmitNode *node = tenant; node != highest; node = node->parent)
 	{
-		if (admit_free(node->parent, ADMIT_USED) < fill->largest)
+		if (admit_free(node->parent, ADMIT_CLAIMED) < fill->largest)
 			full = node->parent;
 	}
-	if (full != NULL)
-		find_claims(fill, full);
+	return full;
 }
 
-static AdmitTask *
-take(AdmitFill *fill, AdmitNode *tenant)
+/* Is another task the first of a tenant, after some have passed it? */
+static bool
+first_changed(const AdmitFill *fill, const AdmitNode *tenant)
 {
-	AdmitShape *shape = tenant->head;
-	AdmitTask  *task = admit_shape_first(shape);
-	AdmitNode  *root = admit_root(tenant);
-	AdmitNode  *highest;
+	AdmitShape	first = *tenant->refused;
 
-	root->claims_stale |= root->claims_below && inside_quota(tenant, shape->slots);
-	heap_remove(&tenant->contest, &shape->place, admit_shape_before);
-	admit_leave(task);
-	task->shape = shape;
-	admit_shape_admitted(shape, &fill->order, fill->now);
-	if (shape->waiting > 0)
+	admit_shape_rank(&first, &fill->order, fill->now);
+	for (const AdmitShape *shape = tenant->shapes; shape != NULL; shape = shape->next)
 	{
-		admit_shape_rank(shape, &fill->order, fill->now);
-		heap_add(&tenant->contest, &shape->place, admit_shape_before);
+		AdmitShape	other = *shape;
+
+		if (shape == tenant->refused || shape->waiting == 0 || shape->slots > tenant->potential)
+			continue;
+		admit_shape_rank(&other, &fill->order, fill->now);
+		if (admit_shape_before(&other.place, &first.place))
+			return true;
 	}
-	use(tenant, shape->slots, ADMIT_CLAIMED);
-	highest = use(tenant, shape->slots, ADMIT_USED);
-	contend_path(fill, tenant);
-	if (root->nested)
-		find_new_claims(fill, tenant, highest);
-	return task;
+	return false;
+}
+
+/* Has a tenant lost its claim by what has passed its first task? */
+static bool
+claim_ends(const AdmitFill *fill, const AdmitNode *tenant)
+{
+	if (tenant->refused == NULL)
+		return false;
+	return (tenant->claim > 0 && !inside_quota(tenant, tenant->claim)) ||
+		(fill->order.half_life > 0 && first_changed(fill, tenant));
 }
 
 void
@@ -253,9 +272,9 @@ static void
 node_reset(AdmitNode *node)
 {
 	node->contest.top = NULL;
-	node->contends = node->refused = false;
-	node->claims_below = node->claims_stale = false;
-	node->claim = 0;
+	node->contends = node->claims_stale = false;
+	node->refused = NULL;
+	node->claim = node->claims = 0;
 	node->usage[ADMIT_CLAIMED] = node->usage[ADMIT_USED];
 }
 
@@ -264,7 +283,7 @@ line_up(AdmitFill *fill, AdmitNode *tenant)
 {
 	for (AdmitShape *shape = tenant->shapes; shape != NULL; shape = shape->next)
 	{
-		if (shape->waiting == 0)
+		if (shape->waiting == 0 || shape->slots > tenant->potential)
 			continue;
 		admit_shape_rank(shape, &fill->order, fill->now);
 		heap_add(&tenant->contest, &shape->place, admit_shape_before);
@@ -285,8 +304,44 @@ admit_fill_add(AdmitFill *fill, AdmitNode *root)
 			line_up(fill, node);
 		contend(fill, node);
 	}
-	if (root->nested)
-		find_claims(fill, root);
+	settle(fill, root);
+}
+
+/* Others may have what a tenant claimed. */
+static void
+start_over(AdmitFill *fill, AdmitNode *root)
+{
+	if (root->contends)
+		heap_remove(&fill->contest, &root->place, node_before);
+	admit_fill_add(fill, root);
+}
+
+static AdmitTask *
+take(AdmitFill *fill, AdmitNode *tenant)
+{
+	AdmitShape *shape = tenant->head;
+	AdmitTask  *task = admit_shape_first(shape);
+	AdmitNode  *root = admit_root(tenant);
+	AdmitNode  *highest;
+
+	root->claims_stale |= root->claims > 0 && inside_quota(tenant, shape->slots);
+	heap_remove(&tenant->contest, &shape->place, admit_shape_before);
+	admit_leave(task);
+	task->shape = shape;
+	admit_shape_admitted(shape, &fill->order, fill->now);
+	if (shape->waiting > 0)
+	{
+		admit_shape_rank(shape, &fill->order, fill->now);
+		heap_add(&tenant->contest, &shape->place, admit_shape_before);
+	}
+	use(tenant, shape->slots, ADMIT_USED);
+	highest = use(tenant, shape->slots, ADMIT_CLAIMED);
+	contend_path(fill, tenant);
+	if (claim_ends(fill, tenant))
+		start_over(fill, root);
+	else
+		settle(fill, highest_full(fill, tenant, highest));
+	return task;
 }
 
 /*
@@ -296,15 +351,9 @@ admit_fill_add(AdmitFill *fill, AdmitNode *root)
 AdmitTask *
 admit_fill_next(AdmitFill *fill)
 {
-	while (fill->contest.top != NULL)
-	{
-		AdmitNode  *tenant = heap_entry(AdmitNode, place, fill->contest.top)->head->tenant;
-
-		if (fits(tenant, tenant->head->slots))
-			return take(fill, tenant);
-		refuse(fill, tenant);
-	}
-	return NULL;
+	if (fill->contest.top == NULL)
+		return NULL;
+	return take(fill, heap_entry(AdmitNode, place, fill->contest.top)->head->tenant);
 }
 
 /* Why a task still waits, at the end of a fill. */

@@ -1,0 +1,528 @@
+/*
+ * fill_test.c - the fill over random forests, against a model that remembers
+ * nothing from one admission to the next.
+ *
+ * The model makes all quotas, usages, claims and candidates anew before each
+ * admission, straight from the formulas, and walks down from the roots.
+ */
+#include "forest.h"
+
+#include <math.h>
+
+#define FORESTS 30000
+
+typedef struct Model
+{
+	const Plan *plan;
+	int64_t		quota[PLAN_NODES];
+	int64_t		kept[PLAN_NODES];
+	int64_t		used[PLAN_NODES];	/* of tenants given, of cohorts made */
+	int64_t		claimed[PLAN_NODES];	/* with claims */
+	int			first[PLAN_NODES];	/* task of a tenant, -1: none */
+	int			candidate[PLAN_NODES];
+	bool		waits[PLAN_TASKS];
+	int64_t		aged_from[PLAN_TASKS];	/* of the shape, kept at its first task */
+	int64_t		to_age[PLAN_TASKS];
+	AdmitFlow	flow[PLAN_NODES][PLAN_FLOWS];
+} Model;
+
+static Plan plan;
+static Model model;
+
+static int64_t
+above(int64_t amount, int64_t limit)
+{
+	return amount > limit ? amount - limit : 0;
+}
+
+static int64_t
+least(int64_t a, int64_t b)
+{
+	return a < b ? a : b;
+}
+
+static bool
+child_of(int node, int parent)
+{
+	return plan.node[node].parent == parent;
+}
+
+static void
+model_quotas(Model *m)
+{
+	for (int i = plan.nodes - 1; i >= 0; i--)
+	{
+		m->quota[i] = plan.node[i].nominal;
+		for (int c = i + 1; c < plan.nodes; c++)
+			m->quota[i] += child_of(c, i) ? m->quota[c] - m->kept[c] : 0;
+		m->kept[i] = plan.node[i].lending_limit == NO_LIMIT ? 0 : above(m->quota[i], plan.node[i].lending_limit);
+	}
+}
+
+/* Make the usage of cohorts from that of the tenants. */
+static void
+model_usage(const Model *m, int64_t *usage)
+{
+	for (int i = plan.nodes - 1; i >= 0; i--)
+	{
+		usage[i] = plan.node[i].cohort ? 0 : usage[i];
+		for (int c = i + 1; c < plan.nodes; c++)
+			usage[i] += child_of(c, i) ? above(usage[c], m->kept[c]) : 0;
+	}
+}
+
+static int64_t
+model_free(const Model *m, int node, const int64_t *usage)
+{
+	int64_t		borrowing_limit = plan.node[node].borrowing_limit;
+	int64_t		from_parent;
+
+	if (m->quota[node] == NO_LIMIT)
+		return NO_LIMIT;
+	if (plan.node[node].parent < 0)
+		return m->quota[node] - usage[node];
+	from_parent = model_free(m, plan.node[node].parent, usage);
+	if (borrowing_limit != NO_LIMIT)
+		from_parent = least(from_parent, m->quota[node] - m->kept[node] -
+							above(usage[node], m->kept[node]) + borrowing_limit);
+	return above(m->kept[node], usage[node]) + from_parent;
+}
+
+static int64_t
+model_potential(const Model *m, int node)
+{
+	static const int64_t nothing[PLAN_NODES];
+
+	return model_free(m, node, nothing);
+}
+
+static bool
+same_shape(int a, int b)
+{
+	const PlanTask *x = &plan.task[a];
+	const PlanTask *y = &plan.task[b];
+
+	return x->tenant == y->tenant && x->priority == y->priority && x->slots == y->slots &&
+		(plan.order.half_life == 0 || x->flow == y->flow);
+}
+
+static int
+shape_of(int task)
+{
+	int			first = 0;
+
+	while (!same_shape(first, task))
+		first++;
+	return first;
+}
+
+static double
+model_flow(const Model *m, int task)
+{
+	const PlanTask *row = &plan.task[task];
+
+	if (plan.order.half_life == 0)
+		return 0;
+	return admit_flow_usage(&m->flow[row->tenant][row->flow], plan.order.half_life, plan.now);
+}
+
+/* Only the first of a shape is asked. */
+static int64_t
+model_effective(const Model *m, int task)
+{
+	int64_t		from = plan.task[task].asked;
+	int64_t		base = plan.task[task].priority * 1000;
+	double		part;
+
+	if (plan.order.max_age == 0)
+		return base;
+	if (m->aged_from[shape_of(task)] > from)
+		from = m->aged_from[shape_of(task)];
+	part = (double) above(plan.now, from) / plan.order.max_age;
+	return base + llround(plan.order.age_priority * 1000 * (part > 1 ? 1 : part));
+}
+
+/* Does one task of a tenant go before another? */
+static bool
+task_before(const Model *m, int a, int b)
+{
+	if (!same_shape(a, b))
+	{
+		if (model_flow(m, a) != model_flow(m, b))
+			return model_flow(m, a) < model_flow(m, b);
+		if (model_effective(m, a) != model_effective(m, b))
+			return model_effective(m, a) > model_effective(m, b);
+	}
+	return plan.task[a].asked != plan.task[b].asked ? plan.task[a].asked < plan.task[b].asked : a < b;
+}
+
+/* Is it the oldest of its shape? */
+static bool
+leads(const Model *m, int task)
+{
+	for (int i = 0; i < plan.tasks; i++)
+	{
+		if (m->waits[i] && same_shape(i, task) && task_before(m, i, task))
+			return false;
+	}
+	return true;
+}
+
+static bool
+inside(const Model *m, int task)
+{
+	int			tenant = plan.task[task].tenant;
+
+	return m->used[tenant] + plan.task[task].slots <= m->quota[tenant];
+}
+
+static bool
+task_fits(const Model *m, int task)
+{
+	return plan.task[task].slots <=
+		above(model_free(m, plan.task[task].tenant, inside(m, task) ? m->used : m->claimed), 0);
+}
+
+/* The first task of a tenant, or the first that fits. */
+static int
+first_task(const Model *m, int tenant, bool fitting)
+{
+	int			first = -1;
+
+	for (int i = 0; i < plan.tasks; i++)
+	{
+		if (m->waits[i] && plan.task[i].tenant == tenant && plan.task[i].slots <= model_potential(m, tenant) &&
+			leads(m, i) && (!fitting || task_fits(m, i)) && (first < 0 || task_before(m, i, first)))
+			first = i;
+	}
+	return first;
+}
+
+static bool
+claims(const Model *m, int tenant)
+{
+	int			task = m->first[tenant];
+
+	return task >= 0 && inside(m, task) && !task_fits(m, task);
+}
+
+static void
+model_claim(Model *m, int tenant)
+{
+	int64_t		amount;
+
+	model_usage(m, m->claimed);
+	amount = above(model_free(m, tenant, m->claimed), 0);
+	m->claimed[tenant] += least(amount, plan.task[m->first[tenant]].slots);
+}
+
+static void
+model_look(Model *m)
+{
+	model_usage(m, m->used);
+	memcpy(m->claimed, m->used, sizeof(m->used));
+	for (int i = 0; i < plan.nodes; i++)
+		m->first[i] = first_task(m, i, false);
+	for (int i = 0; i < plan.nodes; i++)
+	{
+		if (claims(m, i))
+			model_claim(m, i);
+	}
+	model_usage(m, m->claimed);
+	for (int i = 0; i < plan.nodes; i++)
+	{
+		m->candidate[i] = plan.node[i].best_effort ? first_task(m, i, true) : m->first[i];
+		if (m->candidate[i] >= 0 && !task_fits(m, m->candidate[i]))
+			m->candidate[i] = -1;
+	}
+}
+
+/* Slots over the quota of a node after a task; the share is this by weight and potential above. */
+static int64_t
+borrowed_after(const Model *m, int node, int task)
+{
+	int64_t		usage[PLAN_NODES];
+
+	if (plan.node[node].parent < 0 || model_potential(m, plan.node[node].parent) <= 0)
+		return 0;
+	memcpy(usage, m->used, sizeof(usage));
+	usage[plan.task[task].tenant] += plan.task[task].slots;
+	model_usage(m, usage);
+	return above(usage[node], m->quota[node]);
+}
+
+static int
+compare_shares(int64_t borrowed_a, int64_t weight_a, int64_t borrowed_b, int64_t weight_b)
+{
+	bool		infinite_a = borrowed_a > 0 && weight_a == 0;
+	bool		infinite_b = borrowed_b > 0 && weight_b == 0;
+	__int128	a = (__int128) borrowed_a * weight_b;
+	__int128	b = (__int128) borrowed_b * weight_a;
+
+	if (borrowed_a == 0 || borrowed_b == 0)
+		return (borrowed_a > 0) - (borrowed_b > 0);
+	if (infinite_a || infinite_b)
+		return infinite_a - infinite_b;
+	return (a > b) - (a < b);
+}
+
+/* Does node a with task x go before its sibling b with task y? */
+static bool
+node_before(const Model *m, int a, int x, int b, int y)
+{
+	int			shares = compare_shares(borrowed_after(m, a, x), plan.node[a].weight,
+										borrowed_after(m, b, y), plan.node[b].weight);
+
+	if (shares != 0)
+		return shares < 0;
+	if (model_effective(m, x) != model_effective(m, y))
+		return model_effective(m, x) > model_effective(m, y);
+	return plan.task[x].asked != plan.task[y].asked ? plan.task[x].asked < plan.task[y].asked : a < b;
+}
+
+/* The task that wins below a node; -1 as the parent of the roots. */
+static int
+winner(const Model *m, int parent)
+{
+	int			best = -1;
+	int			best_node = -1;
+
+	for (int i = parent + 1; i < plan.nodes; i++)
+	{
+		int			task = !child_of(i, parent) ? -1 : plan.node[i].cohort ? winner(m, i) : m->candidate[i];
+
+		if (task >= 0 && (best < 0 || node_before(m, i, task, best_node, best)))
+			best = task, best_node = i;
+	}
+	return best;
+}
+
+static void
+model_admit(Model *m, int task)
+{
+	const PlanTask *row = &plan.task[task];
+	AdmitFlow  *flow = &m->flow[row->tenant][row->flow];
+	int			shape = shape_of(task);
+
+	m->waits[task] = false;
+	m->used[row->tenant] += row->slots;
+	if (plan.order.age_tasks > 0 && ++m->to_age[shape] == plan.order.age_tasks)
+	{
+		m->to_age[shape] = 0;
+		m->aged_from[shape] = plan.now;
+	}
+	if (plan.order.half_life > 0)
+	{
+		flow->usage = model_flow(m, task) + row->slots * (1 - exp2(-60e6 / plan.order.half_life));
+		flow->at = plan.now;
+	}
+}
+
+static void
+model_begin(Model *m)
+{
+	memset(m, 0, sizeof(*m));
+	memcpy(m->flow, plan.flow, sizeof(m->flow));
+	model_quotas(m);
+	for (int i = 0; i < plan.nodes; i++)
+		m->used[i] = plan.node[i].usage;
+	for (int i = 0; i < plan.tasks; i++)
+	{
+		m->waits[i] = true;
+		m->aged_from[i] = INT64_MIN;
+	}
+}
+
+/* Nobody has more than its limits because of an admission. */
+static bool
+limits_kept(const Model *m, const int64_t *before)
+{
+	for (int i = 0; i < plan.nodes; i++)
+	{
+		int64_t		usage = above(m->used[i], plan.node[i].parent < 0 ? 0 : m->kept[i]);
+		int64_t		limit = plan.node[i].borrowing_limit;
+
+		if (m->quota[i] == NO_LIMIT || m->used[i] <= before[i])
+			continue;
+		if (plan.node[i].parent < 0 ? usage > m->quota[i] :
+			limit != NO_LIMIT && usage > m->quota[i] - m->kept[i] + limit)
+			return false;
+	}
+	return true;
+}
+
+/* No borrower goes before a task inside its quota that fits, where all tenants have one parent. */
+static bool
+guarantees_first(const Model *m, int task)
+{
+	int			parent = plan.node[plan.task[task].tenant].parent;
+
+	if (parent < 0 || plan.node[parent].parent >= 0 || inside(m, task) || plan.task[task].slots == 0)
+		return true;
+	for (int i = parent + 1; i < plan.nodes; i++)
+	{
+		if (child_of(i, parent) && plan.node[i].cohort)
+			return true;
+	}
+	for (int i = parent + 1; i < plan.nodes; i++)
+	{
+		if (child_of(i, parent) && m->first[i] >= 0 && inside(m, m->first[i]) && task_fits(m, m->first[i]))
+			return false;
+	}
+	return true;
+}
+
+/* No borrower takes of what somebody inside its quota waits for. */
+static bool
+lenders_keep(const Model *m, int task)
+{
+	int64_t		after[PLAN_NODES];
+
+	if (inside(m, task))
+		return true;
+	memcpy(after, m->used, sizeof(after));
+	after[plan.task[task].tenant] += plan.task[task].slots;
+	model_usage(m, after);
+	for (int i = 0; i < plan.nodes; i++)
+	{
+		if (claims(m, i) && above(model_free(m, i, after), 0) < plan.task[m->first[i]].slots &&
+			model_free(m, i, after) < model_free(m, i, m->used))
+			return false;
+	}
+	return true;
+}
+
+typedef struct Seen
+{
+	bool		same_order;
+	bool		limits;
+	bool		guarantees;
+	bool		lenders;
+	bool		order_of_rows;
+	bool		ends;
+	bool		restored;
+	bool		prepared;
+	int64_t		admitted;
+	int64_t		held;
+	int64_t		kept_back;
+} Seen;
+
+/* Once more with the rows in another order. */
+static bool
+shuffled_same(const int *order, int admitted)
+{
+	static Forest forest;
+	AdmitFill	fill;
+
+	forest_build(&forest, &plan, true);
+	forest_begin(&forest, &plan, &fill, true);
+	for (int i = 0; i <= admitted; i++)
+	{
+		if (forest_next(&forest, &fill) != (i < admitted ? order[i] : -1))
+			return false;
+	}
+	return true;
+}
+
+/* Usage along the way is what admit_prepare would make of the tenants' own. */
+static bool
+as_prepared(const Forest *forest)
+{
+	for (int i = 0; i < plan.nodes; i++)
+	{
+		const AdmitNode *node = &forest->node[i];
+
+		if (node->usage[ADMIT_USED] != model.used[i] || node->quota != model.quota[i] ||
+			node->kept != model.kept[i] || node->potential != model_potential(&model, i))
+			return false;
+	}
+	return true;
+}
+
+static bool
+released(Forest *forest, const int *order, int admitted)
+{
+	static Forest fresh;
+
+	for (int i = 0; i < admitted; i++)
+		admit_use(&forest->node[plan.task[order[i]].tenant], -plan.task[order[i]].slots);
+	forest_build(&fresh, &plan, false);
+	for (int i = 0; i < plan.nodes; i++)
+	{
+		if (fresh.node[i].usage[ADMIT_USED] != forest->node[i].usage[ADMIT_USED])
+			return false;
+	}
+	return true;
+}
+
+static void
+look_at_forest(Seen *seen)
+{
+	static Forest forest;
+	AdmitFill	fill;
+	int			order[PLAN_TASKS];
+	int			admitted = 0;
+
+	plan_random(&plan);
+	forest_build(&forest, &plan, false);
+	forest_begin(&forest, &plan, &fill, false);
+	model_begin(&model);
+	for (;;)
+	{
+		int64_t		before[PLAN_NODES];
+		int			task = forest_next(&forest, &fill);
+
+		model_look(&model);
+		memcpy(before, model.used, sizeof(before));
+		seen->same_order &= task == winner(&model, -1);
+		if (task < 0)
+			break;
+		seen->guarantees &= guarantees_first(&model, task);
+		seen->lenders &= lenders_keep(&model, task);
+		for (int i = 0; i < plan.nodes; i++)
+			seen->kept_back += claims(&model, i);
+		order[admitted++] = task;
+		model_admit(&model, task);
+		model_usage(&model, model.used);
+		seen->limits &= limits_kept(&model, before);
+	}
+	seen->prepared &= as_prepared(&forest);
+	seen->order_of_rows &= shuffled_same(order, admitted);
+	forest_begin(&forest, &plan, &fill, false);
+	seen->restored &= released(&forest, order, admitted);
+	for (int i = 0; i < admitted; i++)
+		admit_use(&forest.node[plan.task[order[i]].tenant], plan.task[order[i]].slots);
+	forest_begin(&forest, &plan, &fill, false);
+	seen->ends &= forest_next(&forest, &fill) < 0;
+	seen->admitted += admitted;
+	seen->held += plan.tasks - admitted;
+}
+
+static void
+test_forests(void)
+{
+	Seen		seen = {true, true, true, true, true, true, true, true, 0, 0, 0};
+
+	for (int i = 0; i < FORESTS; i++)
+		look_at_forest(&seen);
+	printf("# %lld admitted, %lld held, %lld times a claim\n", (long long) seen.admitted,
+		   (long long) seen.held, (long long) seen.kept_back);
+	ok(seen.same_order, "the order of admission is that of the model");
+	ok(seen.limits, "no admission exceeds a limit");
+	ok(seen.guarantees, "nobody borrows while a task inside its quota fits");
+	ok(seen.lenders, "no borrower takes what a lender waits for");
+	ok(seen.order_of_rows, "the order of rows does not matter");
+	ok(seen.ends, "a second fill admits nobody");
+	ok(seen.prepared, "quotas, potentials and usage are those of the formulas");
+	ok(seen.restored, "admitted and released is as before");
+	ok(seen.admitted > FORESTS && seen.held > FORESTS && seen.kept_back > FORESTS / 100,
+	   "the forests are neither empty nor full");
+}
+
+int
+main(void)
+{
+	tap_seed();
+	test_forests();
+	return tap_done();
+}
