@@ -519,10 +519,175 @@ test_forests(void)
 	   "the forests are neither empty nor full");
 }
 
+/*
+ * Scenes: a cohort of tenants with one task each.  Returns the order as digits.
+ */
+typedef struct Row
+{
+	int64_t		nominal;
+	double		weight;
+	int64_t		usage;
+	int64_t		slots;
+	int64_t		priority;
+} Row;
+
+static const char *
+scene(int64_t nominal, const Row *rows, int n)
+{
+	static char order[PLAN_NODES];
+	static Forest forest;
+	AdmitFill	fill;
+	int			task;
+	int			count = 0;
+
+	plan = (Plan) {.nodes = n + 1, .tasks = n, .now = 10};
+	plan.node[0] = (PlanNode) {.parent = -1, .cohort = true, .nominal = nominal,
+	.borrowing_limit = NO_LIMIT, .lending_limit = NO_LIMIT, .weight = ADMIT_WEIGHT_ONE};
+	for (int i = 0; i < n; i++)
+	{
+		plan.node[i + 1] = (PlanNode) {.nominal = rows[i].nominal, .borrowing_limit = NO_LIMIT, .lending_limit = NO_LIMIT,
+			.weight = admit_weight(rows[i].weight), .usage = rows[i].usage};
+		plan.task[i] = (PlanTask) {.tenant = i + 1, .slots = rows[i].slots, .priority = rows[i].priority};
+	}
+	forest_build(&forest, &plan, false);
+	forest_begin(&forest, &plan, &fill, false);
+	while ((task = forest_next(&forest, &fill)) >= 0)
+		order[count++] = (char) ('a' + task);
+	order[count] = '\0';
+	return order;
+}
+
+#define SCENE(nominal, ...) \
+	scene(nominal, (const Row[]) {__VA_ARGS__}, sizeof((const Row[]) {__VA_ARGS__}) / sizeof(Row))
+
+static bool
+is(const char *order, const char *expected)
+{
+	if (strcmp(order, expected) == 0)
+		return true;
+	printf("# %s, not %s\n", order, expected);
+	return false;
+}
+
+static void
+test_scenes(void)
+{
+	ok(is(SCENE(9, {0, 1, 3, 1, 0}, {0, 1, 2, 1, 0}, {0, 1, 1, 1, 0}), "cba"), "lowest share first");
+	ok(is(SCENE(12, {0, 1, 3, 1, 0}, {0, 4, 3, 1, 0}, {0, 2, 3, 1, 0}), "bca"), "by weight");
+	ok(is(SCENE(4, {2, 1, 1, 1, 0}, {0, 9, 0, 1, 9}), "ab"), "not borrowing goes before weight and priority");
+	ok(is(SCENE(9, {0, 0, 0, 1, 9}, {0, 1e-9, 7, 1, 0}), "ba"), "weight 0 goes last");
+	ok(is(SCENE(9, {0, 1, 0, 1, 1}, {0, 1, 0, 1, 2}, {0, 1, 0, 1, 1}), "bac"), "then priority, then name");
+	ok(is(SCENE(9, {0, 1, 0, 4, 0}, {0, 1, 2, 1, 0}), "ba"), "the share after the admission counts");
+	ok(is(SCENE(0, {6, 1, 0, 4, 0}, {0, 1, 3, 1, 9}), ""), "a lender whose task does not fit keeps what is free");
+	ok(is(SCENE(0, {6, 1, 4, 4, 0}, {0, 1, 1, 1, 9}), "b"), "one that would borrow keeps nothing");
+	ok(is(SCENE(0, {6, 1, 0, 7, 0}, {0, 1, 3, 1, 9}), "b"), "one that never fits keeps nothing");
+}
+
+/* Shares that a float cannot tell apart, or tells apart though they are one. */
+static void
+test_exact(void)
+{
+	int64_t		n = INT32_MAX;
+
+	ok(0.1 / 0.3 != 1.0 / 3.0 || 3 * 0.1 != 0.3, "floats do not see these ties");
+	ok(is(SCENE(99, {0, 0.1, 0, 1, 0}, {0, 0.3, 2, 1, 1}), "ba") &&
+	   is(SCENE(99, {0, 0.1, 0, 1, 1}, {0, 0.3, 2, 1, 0}), "ab"), "1 by 0.1 and 3 by 0.3 are one share");
+	ok(is(SCENE(99, {0, 0.7, 6, 1, 0}, {0, 0.1, 0, 1, 1}), "ba") &&
+	   is(SCENE(99, {0, 0.7, 6, 1, 1}, {0, 0.1, 0, 1, 0}), "ab"), "7 by 0.7 and 1 by 0.1 are one share");
+	ok(is(SCENE(4 * n, {0, n, n - 2, 1, 9}, {0, n - 1, n - 3, 1, 0}), "ba"), "a difference in the 19th digit");
+	ok(is(SCENE(30000 * n, {0, n, 10000 * n - 1, 1, 9}, {0, n - 1, 10000 * (n - 1) - 2, 1, 0}), "ba") &&
+	   is(SCENE(30000 * n, {0, n, 10000 * n - 1, 1, 0}, {0, n - 1, 10000 * (n - 1) - 1, 1, 1}), "ba") &&
+	   is(SCENE(30000 * n, {0, n, 10000 * n - 1, 1, 1}, {0, n - 1, 10000 * (n - 1) - 1, 1, 0}), "ab"),
+	   "ten thousand times the greatest quota by the greatest weight");
+}
+
+/* The tasks that one fill of the plan admits. */
+static int
+admitted_set(bool *admitted)
+{
+	static Forest forest;
+	AdmitFill	fill;
+	int			count = 0;
+	int			task;
+
+	memset(admitted, 0, PLAN_TASKS * sizeof(*admitted));
+	forest_build(&forest, &plan, false);
+	forest_begin(&forest, &plan, &fill, false);
+	for (; (task = forest_next(&forest, &fill)) >= 0; count++)
+		admitted[task] = true;
+	return count;
+}
+
+/*
+ * One tenant below one cohort; in a strict line, or of one size.  A task that
+ * never fits could come to fit, and to stand before others: there is none.
+ */
+static void
+test_capacity(void)
+{
+	bool		kept = true;
+	int			more = 0;
+
+	for (int i = 0; i < FORESTS / 10; i++)
+	{
+		bool		before[PLAN_TASKS];
+		bool		after[PLAN_TASKS];
+		int			few;
+
+		do
+			plan_random(&plan);
+		while (plan.nodes < 2 || !plan.node[0].cohort || plan.node[1].cohort || plan.node[1].parent < 0);
+		plan.nodes = 2;
+		model_begin(&model);
+		for (int t = 0; t < plan.tasks; t++)
+			plan.task[t] = (PlanTask) {1, plan.task[t].flow, plan.task[t].priority,
+				plan.node[1].best_effort ? 1 : least(plan.task[t].slots, model_potential(&model, 1)), plan.task[t].asked};
+		few = admitted_set(before);
+		plan.node[tap_random(2)].nominal += 1 + tap_random(5);
+		more += admitted_set(after) - few;
+		for (int t = 0; t < plan.tasks; t++)
+			kept &= after[t] || !before[t];
+	}
+	ok(kept && more > 0, "more capacity takes no admission away from who is alone in its cohort");
+}
+
+/* Why who waits at the end waits. */
+static void
+test_reasons(void)
+{
+	AdmitNode	tenant = {.name = "t", .nominal = 5, .borrowing_limit = NO_LIMIT, .lending_limit = NO_LIMIT, .weight = 1};
+	AdmitShape	shapes[3];
+	AdmitTask	tasks[3] = {{.asked = 1}, {.asked = 2}, {.asked = 3}};
+	AdmitOrder	order = {0};
+	AdmitFill	fill;
+
+	tenant.usage[ADMIT_USED] = 2;
+	admit_prepare(&tenant);
+	for (int i = 0; i < 3; i++)
+	{
+		admit_shape_init(&shapes[i], &tenant, NULL, 0, (const int[]) {6, 4, 2}[i]);
+		admit_enter(&shapes[i], &tasks[i]);
+	}
+	admit_fill_begin(&fill, &order, 10);
+	admit_fill_add(&fill, &tenant);
+	ok(admit_fill_next(&fill) == NULL && admit_fill_reason(&tenant, 6) == REASON_NEVER_FITS &&
+	   admit_fill_reason(&tenant, 4) == REASON_QUOTA && admit_fill_reason(&tenant, 2) == REASON_ORDER,
+	   "in a strict line a task waits for the first that could fit");
+	tenant.best_effort = true;
+	admit_fill_begin(&fill, &order, 10);
+	admit_fill_add(&fill, &tenant);
+	ok(admit_fill_next(&fill) == &tasks[2] && tasks[2].shape == &shapes[2] && admit_fill_next(&fill) == NULL,
+	   "best effort lets a smaller one pass");
+}
+
 int
 main(void)
 {
 	tap_seed();
+	test_scenes();
+	test_exact();
+	test_capacity();
+	test_reasons();
 	test_forests();
 	return tap_done();
 }
