@@ -93,7 +93,8 @@ account_find_tenant(DbState *db, const char *name, bool cohort, bool create)
 		tenants[unused].cohort = cohort;
 		tenants[unused].next_due = NO_TENANT;
 		strlcpy(tenants[unused].name, name, TENANT_NAME_BYTES);
-		tenants[unused].node = (AdmitNode) {.name = tenants[unused].name, .quota = NO_LIMIT, .potential = NO_LIMIT};
+		tenants[unused].node.name = tenants[unused].name;
+		tenants[unused].node.quota = tenants[unused].node.potential = NO_LIMIT;
 		return unused;
 	}
 	return NO_TENANT;
