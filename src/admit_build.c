@@ -240,7 +240,7 @@ add_flow(AdmitBuild *build, const BuildTask *task)
 	return &last->flow;
 }
 
-/* Put the tasks in line, those of one shape together; not those that can never run. */
+/* Put the tasks in line, those of one shape together. */
 static void
 line_up(AdmitBuild *build)
 {
@@ -257,8 +257,7 @@ line_up(AdmitBuild *build)
 			shape += i > 0;
 			admit_shape_init(shape, &task->node->node, add_flow(build, task), task->priority, task->slots);
 		}
-		if (task->slots <= task->node->node.potential)
-			admit_enter(shape, &task->task);
+		admit_enter(shape, &task->task);
 	}
 }
 

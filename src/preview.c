@@ -6,9 +6,11 @@
  */
 #include "compat.h"
 
+#include <float.h>
 #include <math.h>
 
 #include "fmgr.h"
+#include "mb/pg_wchar.h"
 #include "utils/builtins.h"
 #include "utils/jsonb.h"
 #include "utils/numeric.h"
@@ -16,7 +18,7 @@
 #include "admit_build.h"
 #include "shmem.h"
 
-#define HINT_SHAPE "Airflow_bp.preview() takes an object with cohorts, tenants, usage, admitted and pending; see its comment."
+#define SHOWN_BYTES 255			/* of a name in a message */
 
 PG_FUNCTION_INFO_V1(airflow_bp_preview);
 
@@ -55,6 +57,13 @@ allocate(Size count, Size size)
 	return palloc_extended(Max(count, 1) * size, MCXT_ALLOC_HUGE | MCXT_ALLOC_ZERO);
 }
 
+/* As much of a name as goes into a message. */
+static const char *
+shown(const char *name)
+{
+	return name == NULL ? NULL : pnstrdup(name, pg_mbcliplen(name, strlen(name), SHOWN_BYTES));
+}
+
 /* Where a field is, as JavaScript would say it. */
 static char *
 path_of(const Row *row, const char *key)
@@ -76,7 +85,7 @@ check_structure(bool good, const char *path, const char *rule)
 	ereport(ERROR,
 			(errcode(ERRCODE_BP_STRUCTURE),
 			 errmsg("%s %s", path, rule),
-			 errhint("%s", HINT_SHAPE)));
+			 errhint("The comment on airflow_bp.preview(jsonb) tells the form of the input.")));
 }
 
 /* NAN when it is none of this kind. */
@@ -94,7 +103,11 @@ number_in(const JsonbValue *value, BuildNumber kind)
 	else if (kind == BUILD_SLOTS || kind == BUILD_PRIORITY)
 		return NAN;
 	else
+	{
 		result = DatumGetFloat8(DirectFunctionCall1(numeric_float8_no_overflow, NumericGetDatum(number)));
+		if (result == 0)
+			result = DBL_MIN;	/* it is more than 0 */
+	}
 	return !beyond && admit_build_number(kind, result) ? result : NAN;
 }
 
@@ -181,7 +194,7 @@ best_effort(const Row *row)
 	if (strcmp(queueing, "best_effort") != 0)
 		ereport(ERROR,
 				(errcode(ERRCODE_BP_NAME),
-				 errmsg("%s is unknown: %s", path_of(row, "queueing"), queueing),
+				 errmsg("%s is unknown: %s", path_of(row, "queueing"), shown(queueing)),
 				 errhint("Use one of strict, best_effort.")));
 	return true;
 }
@@ -253,8 +266,10 @@ section(const Row *input, const char *key, bool array)
 	if (!field(input, key, &value) || value.type == jbvNull)
 		return NULL;
 	found = value.val.binary.data;
-	check_structure(value.type == jbvBinary && (array ? JsonContainerIsArray(found) : JsonContainerIsObject(found)),
-					key, array ? "must be an array" : "must be an object");
+	if (array)
+		check_structure(value.type == jbvBinary && JsonContainerIsArray(found), key, "must be an array");
+	else
+		check_structure(value.type == jbvBinary && JsonContainerIsObject(found), key, "must be an object");
 	return found;
 }
 
@@ -287,7 +302,8 @@ read_rows(const Row *input, const char *array, ReadRow read, void *into, Size si
 		row.fields = value.val.binary.data;
 		if (value.type != jbvBinary || !JsonContainerIsObject(row.fields))
 			check_structure(false, psprintf("%s[%d]", array, row.place), "must be an object");
-		read(&row, (char *) into + row.place++ * size);
+		read(&row, (char *) into + row.place * size);
+		row.place++;
 	}
 }
 
@@ -310,7 +326,7 @@ read_usage(const Row *input, BuildUse *into)
 			into->tenant = pnstrdup(value.val.string.val, value.val.string.len);
 		else if (token == WJB_VALUE)
 		{
-			into->slots = number_of(&value, BUILD_SLOTS, psprintf("usage.%s", into->tenant));
+			into->slots = number_of(&value, BUILD_SLOTS, psprintf("usage.%s", shown(into->tenant)));
 			into++;
 		}
 	}
@@ -383,7 +399,7 @@ report(const BuildFault *fault)
 	if (fault->error != BUILD_OK)
 		ereport(ERROR,
 				(errcode(reports[fault->error].code),
-				 errmsg(reports[fault->error].message, fault->name, fault->user),
+				 errmsg(reports[fault->error].message, shown(fault->name), shown(fault->user)),
 				 errhint("%s", reports[fault->error].hint)));
 }
 
@@ -507,13 +523,15 @@ put_slots(JsonbParseState **out, const char *key, int64 slots)
 static void
 put_share(JsonbParseState **out, double share)
 {
+	Datum		thousandths = Float8GetDatum(share * 1000);
+
 	if (isinf(share))
 	{
 		put_text(out, WJB_KEY, "share");
 		put_text(out, WJB_VALUE, "inf");
 	}
 	else
-		put_number(out, "share", DatumGetNumeric(DirectFunctionCall1(float8_numeric, Float8GetDatum(share * 1000))));
+		put_number(out, "share", DatumGetNumeric(DirectFunctionCall1(float8_numeric, thousandths)));
 }
 
 static void
