@@ -16,6 +16,7 @@ INSERT INTO contract VALUES
 ('reader', 's', true, 'waiting_summary', '', 'TABLE(reason text, tasks bigint, slots bigint, oldest interval, example text)'),
 ('reader', 'v', true, 'tenants', '', 'TABLE(name text, cohort text, nominal integer, borrowing_limit integer, lending_limit integer, weight double precision, usage bigint, available bigint, borrowed bigint, share double precision, held bigint, oldest_held interval, admitted_total bigint)'),
 ('reader', 's', true, 'tenant_of', 'dag_id text, pool text DEFAULT NULL::text, queue text DEFAULT NULL::text', 'text'),
+('reader', 'i', false, 'preview', 'input jsonb', 'jsonb'),
 ('reader', 'v', true, 'held', '', 'TABLE(ti_id uuid, dag_id text, run_id text, task_id text, map_index integer, tenant text, slots integer, priority integer, first_asked timestamp with time zone, last_asked timestamp with time zone, asks bigint, reason text, granted boolean, run_parked boolean)'),
 ('reader', 'v', true, 'parked', '', 'TABLE(dag_id text, run_id text, reason text, parked_since timestamp with time zone, next_look timestamp with time zone, last_look timestamp with time zone)'),
 ('reader', 'v', false, 'policy_version', '', 'bigint'),
@@ -118,6 +119,15 @@ SELECT set_eq($$SELECT unnest(extconfig)::regclass::text FROM pg_extension WHERE
 	ARRAY['airflow_bp.deployment', 'airflow_bp.cohort', 'airflow_bp.tenant', 'airflow_bp.tenant_rule', 'airflow_bp.act', 'airflow_bp.act_act_id_seq'], 'pg_dump keeps policy and acts');
 SELECT is_empty($$SELECT FROM pg_extension, unnest(extcondition) c WHERE extname = 'airflow_bp' AND c <> ''$$, 'all rows of them');
 SELECT is_empty($$SELECT FROM airflow_bp.deployment UNION ALL SELECT FROM airflow_bp.cohort UNION ALL SELECT FROM airflow_bp.tenant UNION ALL SELECT FROM airflow_bp.tenant_rule$$, 'and a new extension has none that a restore would meet');
+
+-- What preview() answers with.
+SELECT set_eq(format('SELECT jsonb_object_keys(airflow_bp.preview(%L)%s)', '{"tenants": [{"name": "a", "nominal": 1}], "pending": [{"id": "1", "tenant": "a", "slots": 2}]}', path),
+	keys, 'preview: keys of ' || what) FROM (VALUES
+	('the outcome', '', '{nodes,order,held}'::text[]),
+	('a node', $$->'nodes'->'a'$$, '{quota,usage,available,potential,share,borrowing,admitted_tasks,admitted_slots,held_tasks,held_slots}'),
+	('what is held', $$->'held'->0$$, '{id,reason}')) v (what, path, keys);
+SELECT throws_ok(format('SELECT airflow_bp.preview(%L)', input), code, NULL, 'preview: ' || code) FROM (VALUES
+	('BP001', '{"usage": {"a": 1}}'), ('BP002', '{"usage": {"a": -1}}'), ('BP007', '{"cohorts": [{"name": "a", "parent": "a"}]}'), ('BP008', '[]')) v (code, input);
 
 -- Settings.
 SELECT is((SELECT context FROM pg_settings WHERE name = 'airflow_bp.' || n), c, 'airflow_bp.' || n) FROM (VALUES
