@@ -70,11 +70,14 @@ test_nested(void)
 	admit_link(&left, &root);
 	admit_link(&r, &right);
 	admit_link(&l, &left);
+	l.waiting = 2;
+	r.waiting = 3;
 	admit_prepare(&root);
 	next = admit_first(&root);
 	for (int i = 0; i < 5; i++, next = admit_next(next, &root))
 		in_order &= next == walk[i] && admit_root(next) == &root;
 	ok(in_order && next == NULL, "a walk comes to each node after those below it");
+	ok(left.waiting == 2 && root.waiting == 5, "who waits is counted");
 	/* left: 4 + (6 - 6); root: 1 + (4 - 1) + 5 */
 	ok(is(&left, 4, 1, 6, 0, 6) && is(&right, 5, 0, 9, 0, 9) && is(&root, 9, 0, 9, 0, 9) &&
 	   is(&l, 6, 6, 12, 0, 12) && is(&r, 5, 0, 9, 0, 9), "limits at two levels");
@@ -136,10 +139,15 @@ test_verdicts(void)
 static void
 test_weights(void)
 {
+	bool		near_enough = true;
+
 	ok(admit_weight(1) == ADMIT_WEIGHT_ONE && admit_weight(0) == 0 && admit_weight(0.3) == 300000000,
 	   "a weight in billionths");
 	ok(admit_weight(1e-300) == 1 && admit_weight(1e-9) == 1, "a weight above 0 is never 0");
 	ok(admit_weight(2147483647) == INT64_C(2147483647000000000), "the greatest weight");
+	for (int64_t i = 0; i < 1000000; i++)
+		near_enough &= admit_weight((double) i / 1000) == i * 1000000;
+	ok(near_enough, "a weight is rounded, not cut");
 }
 
 static void

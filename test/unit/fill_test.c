@@ -601,6 +601,55 @@ test_exact(void)
 	   "ten thousand times the greatest quota by the greatest weight");
 }
 
+/* Two tenants at any numbers that can be. */
+static void
+test_huge(void)
+{
+	int64_t		most = INT64_C(10000) * INT32_MAX;
+	bool		exact = true;
+
+	for (int i = 0; i < FORESTS; i++)
+	{
+		Row			rows[2];
+		int64_t		weight[2];
+		int			expected;
+
+		for (int k = 0; k < 2; k++)
+		{
+			rows[k] = (Row) {0, (double) tap_random(INT32_MAX) / (chance(50) ? 1e9 : 1), tap_random(most) >> tap_random(40), 1, 0};
+			weight[k] = admit_weight(rows[k].weight);
+		}
+		expected = compare_shares(rows[0].usage + 1, weight[0], rows[1].usage + 1, weight[1]);
+		exact &= scene(4 * most, rows, 2)[0] == (expected <= 0 ? 'a' : 'b');
+	}
+	ok(exact, "any two shares");
+}
+
+/*
+ * The first task of a, of 4 slots, keeps the 3 that are free.  When one of its
+ * flow has passed, one of 6 is the first: that would borrow, and keeps nothing.
+ */
+static void
+test_passed(void)
+{
+	static Forest forest;
+	AdmitFill	fill;
+
+	plan = (Plan) {.nodes = 3, .tasks = 4, .now = 10, .order.half_life = 60000000};
+	plan.node[0] = (PlanNode) {-1, 0, true, 0, NO_LIMIT, NO_LIMIT, 1, false, 0};
+	plan.node[1] = (PlanNode) {0, 1, false, 6, NO_LIMIT, NO_LIMIT, 1, true, 0};
+	plan.node[2] = (PlanNode) {0, 1, false, 0, NO_LIMIT, NO_LIMIT, 1, false, 3};
+	plan.task[0] = (PlanTask) {1, 0, 1, 4, 0};
+	plan.task[1] = (PlanTask) {1, 0, 0, 1, 0};
+	plan.task[2] = (PlanTask) {1, 1, 0, 6, 0};
+	plan.task[3] = (PlanTask) {2, 0, 0, 1, 0};
+	plan.flow[1][1] = (AdmitFlow) {.usage = 0.1};
+	forest_build(&forest, &plan, false);
+	forest_begin(&forest, &plan, &fill, false);
+	ok(forest_next(&forest, &fill) == 1 && forest_next(&forest, &fill) == 3 && forest_next(&forest, &fill) == -1,
+	   "a claim ends when another task is the first");
+}
+
 /* The tasks that one fill of the plan admits. */
 static int
 admitted_set(bool *admitted)
@@ -686,6 +735,8 @@ main(void)
 	tap_seed();
 	test_scenes();
 	test_exact();
+	test_huge();
+	test_passed();
 	test_capacity();
 	test_reasons();
 	test_forests();

@@ -21,7 +21,9 @@
 typedef struct Rows
 {
 	bool		spoilt;
+	bool		chain;			/* each cohort below the one before */
 	int			nodes;
+	int			cohorts;		/* the first of the nodes */
 	int			uses;
 	int			tasks;
 	BuildNode	node[MAX_ROWS];
@@ -95,9 +97,9 @@ name(const Rows *rows, int64_t i)
 static void
 make_nodes(Rows *rows)
 {
-	bool		chain = chance(5);
-	int			cohorts = chain ? rows->nodes - 2 : (int) tap_random(rows->nodes + 1);
+	int			cohorts = rows->chain ? rows->nodes - 2 : (int) tap_random(rows->nodes);
 
+	rows->cohorts = cohorts;
 	for (int i = 0; i < rows->nodes; i++)
 	{
 		BuildNode  *row = &rows->node[i];
@@ -105,8 +107,8 @@ make_nodes(Rows *rows)
 
 		*row = (BuildNode) {.cohort = i < cohorts};
 		row->node.name = name(rows, i);
-		if (above > 0 && chance(chain ? 99 : 80))
-			row->parent = name(rows, chain && above <= i ? above - 1 : tap_random(above));
+		if (above > 0 && chance(rows->chain ? 99 : 80))
+			row->parent = name(rows, rows->chain && above <= i ? above - 1 : tap_random(above));
 		row->node.nominal = (int64_t) number(rows, BUILD_SLOTS, tap_random(8));
 		if ((!row->cohort && row->parent == NULL && chance(10)) || (rows->spoilt && chance(1)))
 			row->node.nominal = NO_LIMIT;
@@ -117,19 +119,27 @@ make_nodes(Rows *rows)
 	}
 }
 
+static const char *
+tenant_name(const Rows *rows)
+{
+	int			first = rows->spoilt && chance(2) ? 0 : rows->cohorts;
+
+	return name(rows, first + tap_random(rows->nodes - first));
+}
+
 static void
 make_load(Rows *rows)
 {
 	for (int i = 0; i < rows->uses; i++)
 		rows->use[i] = (BuildUse) {
-			.tenant = name(rows, rows->nodes - 1 - tap_random(rows->nodes) / 2),
+			.tenant = tenant_name(rows),
 			.flow = chance(50) ? NULL : names[tap_random(3)],
 			.slots = (int64_t) number(rows, BUILD_SLOTS, tap_random(6))
 		};
 	for (int i = 0; i < rows->tasks; i++)
 		rows->task[i] = (BuildTask) {
 			.id = name(rows, i),
-			.tenant = name(rows, rows->nodes - 1 - tap_random(rows->nodes) / 2),
+			.tenant = tenant_name(rows),
 			.flow = chance(50) ? NULL : names[tap_random(3)],
 			.priority = (int64_t) number(rows, BUILD_PRIORITY, tap_random(3)),
 			.slots = (int64_t) number(rows, BUILD_SLOTS, tap_random(4)),
@@ -141,7 +151,9 @@ static void
 make_rows(Rows *rows)
 {
 	rows->spoilt = chance(50);
-	rows->nodes = 2 + (int) tap_random(chance(10) ? MAX_ROWS - 1 : 10);
+	rows->chain = chance(5);
+	rows->nodes = rows->chain ? ADMIT_MAX_DEPTH - 2 + (int) tap_random(8) :
+		2 + (int) tap_random(chance(10) ? MAX_ROWS - 1 : 10);
 	rows->uses = (int) tap_random(6);
 	rows->tasks = (int) tap_random(chance(10) ? MAX_ROWS : 12);
 	make_nodes(rows);

@@ -79,6 +79,21 @@ test_plain(void)
 	ok(admit_head(&tenant, &plain, 100) == NULL, "nobody waits");
 }
 
+static void
+test_waiting(void)
+{
+	AdmitNode	cohort = tenant_of(0);
+	AdmitNode	tenant = tenant_of(1);
+	AdmitShape	shape;
+
+	admit_link(&tenant, &cohort);
+	admit_shape_init(&shape, &tenant, NULL, 0, 1);
+	ask(&shape, 0, 3, 0, 0);
+	ok(cohort.waiting == 3, "a cohort counts who waits below it");
+	admit_leave(&task[1]);
+	ok(cohort.waiting == 2 && tenant.waiting == 2, "and who leaves");
+}
+
 static int64_t
 effective(AdmitShape *shape, const AdmitOrder *order, int64_t now)
 {
@@ -268,6 +283,7 @@ main(void)
 {
 	tap_seed();
 	test_plain();
+	test_waiting();
 	test_ageing();
 	test_flood();
 	test_starvation();
