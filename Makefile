@@ -10,6 +10,7 @@ OBJS = \
 	src/admit_build.o \
 	src/admit_fill.o \
 	src/admit_line.o \
+	src/admit_turn.o \
 	src/age.o \
 	src/airflow_bp.o \
 	src/catalog.o \

@@ -59,6 +59,17 @@ SELECT keys, outcome('{"tenants": [{"name": "a", "nominal": 8}], "admitted": [{"
 		{"id": "y3", "tenant": "a", "dag": "y"}, {"id": "z1", "tenant": "a", "dag": "z", "priority": 5}, {"id": "n1", "tenant": "a", "priority": -1}]}' || keys)
 FROM unnest(ARRAY['{}', '{"half_life_s": 60}', '{"half_life_s": 0.0000001}']::jsonb[]) keys;
 
+-- When its turn comes, if slots are given back at such a pace: first a tenant alone, then lender and borrower.
+SELECT w, f, airflow_bp.preview(jsonb_build_object('tenants', '[{"name": "a", "nominal": 2}, {"name": "other", "nominal": 1}]'::jsonb,
+	'usage', '{"a": 1, "other": 1}'::jsonb, 'watch', w, 'finishes', f, 'pending', '[{"id": "1", "tenant": "a"}, {"id": "2", "tenant": "a"},
+		{"id": "3", "tenant": "a", "slots": 2}, {"id": "4", "tenant": "a"}, {"id": "never", "tenant": "a", "slots": 3}]'::jsonb))->'turn_s' AS turn_s
+FROM unnest('{1,2,3,4,never}'::text[]) w, unnest('{"{}", "{\"a\": 0, \"other\": 60}", "{\"a\": 6}", "{\"a\": 0.5}"}'::jsonb[]) WITH ORDINALITY u (f, i) ORDER BY w, i;
+SELECT w, airflow_bp.preview(jsonb_build_object('cohorts', '[{"name": "all"}]'::jsonb, 'watch', w, 'usage', '{"b": 4}'::jsonb,
+	'tenants', '[{"name": "a", "cohort": "all", "nominal": 2}, {"name": "b", "cohort": "all", "nominal": 2}]'::jsonb, 'finishes', '{"b": 12, "a": 1}'::jsonb,
+	'pending', '[{"id": "a1", "tenant": "a", "slots": 2}, {"id": "a2", "tenant": "a"}, {"id": "b1", "tenant": "b"}]'::jsonb))->'turn_s' AS turn_s
+FROM unnest('{a1,a2,b1}'::text[]) w;
+SELECT airflow_bp.preview('{"watch": null}') ? 'turn_s' AS watches;
+
 -- Bad input: its code, and what is wrong.
 CREATE FUNCTION refused(input jsonb) RETURNS text LANGUAGE plpgsql AS $$
 DECLARE
@@ -81,7 +92,7 @@ SELECT part, bad(part) FROM unnest(ARRAY[
 	'{"cohorts": ["all"]}', '{"tenants": [null]}', '{"pending": [[]]}', '{"admitted": [{"tenant": "a"}, 2]}',
 	'{"cohorts": [{}]}', '{"tenants": [{"nominal": 1}]}', '{"tenants": [{"name": null, "nominal": 1}]}', '{"tenants": [{"name": "a"}]}',
 	'{"pending": [{"tenant": "a"}]}', '{"pending": [{"id": "1"}]}', '{"pending": [{"id": 1, "tenant": "a"}]}', '{"admitted": [{"slots": 1}]}',
-	'{"tenants": [{"name": {}, "nominal": 1}]}', '{"tenants": [{"name": "a", "nominal": 1, "cohort": 1}]}', '{"cohorts": [{"name": "all", "parent": true}]}'
+	'{"watch": 1}', '{"finishes": [1]}', '{"tenants": [{"name": {}, "nominal": 1}]}', '{"tenants": [{"name": "a", "nominal": 1, "cohort": 1}]}', '{"cohorts": [{"name": "all", "parent": true}]}'
 	]) WITH ORDINALITY p (part, n) ORDER BY n;
 SELECT part, bad(part) FROM unnest(ARRAY[
 	'{"tenants": [{"name": "", "nominal": 1}]}', '{"pending": [{"id": "", "tenant": "a"}]}',
@@ -91,7 +102,7 @@ SELECT part, bad(part) FROM unnest(ARRAY[
 	'{"tenants": [{"name": "a", "nominal": 1, "cohort": ""}]}',
 	'{"tenants": []}', '{"pending": [{"id": "1", "tenant": "b"}]}', '{"pending": [{"id": "1", "tenant": "all"}]}',
 	'{"usage": {"b": 1}}', '{"usage": {"all": 1}}', '{"admitted": [{"tenant": "b"}]}', '{"admitted": [{"tenant": "all", "slots": 0}]}',
-	'{"tenants": [{"name": "a", "nominal": 1, "queueing": "fifo"}]}'
+	'{"watch": "2"}', '{"finishes": {"all": 1}}', '{"tenants": [{"name": "a", "nominal": 1, "queueing": "fifo"}]}'
 	]) WITH ORDINALITY p (part, n) ORDER BY n;
 
 -- Numbers: each in each place.
@@ -103,7 +114,7 @@ SELECT * FROM unnest(ARRAY['{"cohorts": [{"name": "all", "nominal": %s}]}', '{"c
 	'{"tenants": [{"name": "a", "cohort": "all", "nominal": 1, "weight": %s}]}', '{"usage": {"a": %s}}', '{"admitted": [{"tenant": "a", "slots": %s}]}',
 	'{"pending": [{"id": "1", "tenant": "a", "slots": %s}]}', '{"pending": [{"id": "1", "tenant": "a", "priority": %s}]}',
 	'{"pending": [{"id": "1", "tenant": "a", "created_s": %s}]}', '{"now_s": %s}', '{"max_age_s": %s}', '{"age_priority": %s}', '{"age_tasks": %s}',
-	'{"half_life_s": %s}']) WITH ORDINALITY p (part, n);
+	'{"half_life_s": %s}', '{"finishes": {"a": %s}}']) WITH ORDINALITY p (part, n);
 SELECT part, string_agg(number, ' ' ORDER BY i) FILTER (WHERE found LIKE 'accepted%') AS accepted, string_agg(DISTINCT found, '; ') FILTER (WHERE found NOT LIKE 'accepted%') AS refused
 FROM place, unnest(ARRAY['0', '-0', '1e9', '2147483647', '2147483647.0', '2147483648', '4294967297', '18446744073709551617', '1e400', '1e131071', '-1', '-2147483648',
 	'-2147483649', '-1e400', '0.5', '1.00000000000000000000001', '1e-9', '1e-10', '1e-400', 'null', 'true', '"1"', '"NaN"', '"Infinity"', '[]', '[1]', '{}'])

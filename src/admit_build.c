@@ -54,8 +54,9 @@ compare_name(const void *name, const void *node)
 	return strcmp(name, (*(BuildNode *const *) node)->node.name);
 }
 
-static BuildNode *
-find(const AdmitBuild *build, const char *name, bool cohort)
+/* A cohort or a tenant of that name, or NULL. */
+BuildNode *
+admit_build_find(const AdmitBuild *build, const char *name, bool cohort)
 {
 	BuildNode **found = NULL;
 
@@ -120,7 +121,7 @@ find_parents(AdmitBuild *build)
 			return fault(BUILD_UNLIMITED, row->node.name, NULL);
 		if (row->parent == NULL)
 			continue;
-		if ((parent = find(build, row->parent, true)) == NULL)
+		if ((parent = admit_build_find(build, row->parent, true)) == NULL)
 			return fault(BUILD_UNKNOWN_COHORT, row->parent, row->node.name);
 		row->node.parent = &parent->node;
 	}
@@ -146,7 +147,7 @@ add_usage(AdmitBuild *build)
 {
 	for (size_t i = 0; i < build->nuses; i++)
 	{
-		BuildNode  *row = find(build, build->uses[i].tenant, false);
+		BuildNode  *row = admit_build_find(build, build->uses[i].tenant, false);
 
 		if (row == NULL)
 			return fault(BUILD_UNKNOWN_USER, build->uses[i].tenant, NULL);
@@ -169,7 +170,7 @@ name_tasks(AdmitBuild *build)
 	{
 		BuildTask  *task = build->lines[i] = &build->tasks[i];
 
-		if ((task->node = find(build, task->tenant, false)) == NULL)
+		if ((task->node = admit_build_find(build, task->tenant, false)) == NULL)
 			return fault(BUILD_UNKNOWN_TENANT, task->tenant, task->id);
 	}
 	if (build->ntasks > 0)
@@ -277,7 +278,7 @@ use_flows(AdmitBuild *build)
 	for (size_t i = 0; i < build->nuses && build->nflows > 0; i++)
 	{
 		const BuildUse *use = &build->uses[i];
-		BuildFlow	key = {.node = find(build, use->tenant, false), .name = use->flow};
+		BuildFlow	key = {.node = admit_build_find(build, use->tenant, false), .name = use->flow};
 		BuildFlow  *found;
 
 		if (use->flow == NULL)

@@ -106,6 +106,7 @@ typedef struct AdmitBuild
 } AdmitBuild;
 
 extern bool admit_build_number(BuildNumber kind, double value);
+extern BuildNode *admit_build_find(const AdmitBuild *build, const char *name, bool cohort);
 extern BuildFault admit_build(AdmitBuild *build);
 
 #endif							/* AIRFLOW_BP_ADMIT_BUILD_H */

@@ -16,6 +16,7 @@
 #include "utils/numeric.h"
 
 #include "admit_build.h"
+#include "admit_turn.h"
 #include "shmem.h"
 
 #define SHOWN_BYTES 255			/* of a name in a message */
@@ -41,6 +42,12 @@ typedef struct Before
 	double		share;
 } Before;
 
+typedef struct TenantNumber
+{
+	const char *tenant;
+	double		number;
+} TenantNumber;
+
 /* The input, and what came of it. */
 typedef struct Preview
 {
@@ -49,6 +56,9 @@ typedef struct Preview
 	Before	   *before;			/* by place of the node */
 	BuildTask **admitted;		/* in order */
 	size_t		nadmitted;
+	TenantNumber *finishes;		/* slots a minute */
+	size_t		nfinishes;
+	char	   *watch;			/* id of a task, or NULL */
 } Preview;
 
 static void *
@@ -307,29 +317,32 @@ read_rows(const Row *input, const char *array, ReadRow read, void *into, Size si
 	}
 }
 
-/* Read an object of slots by tenant. */
-static void
-read_usage(const Row *input, BuildUse *into)
+/* Read an object of numbers by tenant; returns how many there are. */
+static Size
+read_numbers(const Row *input, const char *key, BuildNumber kind, TenantNumber **into)
 {
-	JsonbContainer *usage = section(input, "usage", false);
+	JsonbContainer *object = section(input, key, false);
+	TenantNumber *next;
 	JsonbIterator *it;
 	JsonbValue	value;
 	JsonbIteratorToken token;
 
-	if (usage == NULL)
-		return;
-	it = JsonbIteratorInit(usage);
+	if (object == NULL)
+		return 0;
+	next = *into = allocate(JsonContainerSize(object), sizeof(TenantNumber));
+	it = JsonbIteratorInit(object);
 	while ((token = JsonbIteratorNext(&it, &value, true)) != WJB_DONE)
 	{
 		CHECK_FOR_INTERRUPTS();
 		if (token == WJB_KEY)
-			into->tenant = pnstrdup(value.val.string.val, value.val.string.len);
+			next->tenant = pnstrdup(value.val.string.val, value.val.string.len);
 		else if (token == WJB_VALUE)
 		{
-			into->slots = number_of(&value, BUILD_SLOTS, psprintf("usage.%s", shown(into->tenant)));
-			into++;
+			next->number = number_of(&value, kind, psprintf("%s.%s", key, shown(next->tenant)));
+			next++;
 		}
 	}
+	return next - *into;
 }
 
 static void
@@ -348,9 +361,9 @@ static void
 read_input(const Row *input, Preview *preview)
 {
 	AdmitBuild *build = &preview->build;
-	JsonbContainer *usage = section(input, "usage", false);
+	TenantNumber *usage;
 	Size		ncohorts = count(input, "cohorts");
-	Size		nused = usage == NULL ? 0 : JsonContainerSize(usage);
+	Size		nused = read_numbers(input, "usage", BUILD_SLOTS, &usage);
 
 	read_order(input, preview);
 	build->nnodes = ncohorts + count(input, "tenants");
@@ -359,11 +372,14 @@ read_input(const Row *input, Preview *preview)
 	read_rows(input, "tenants", read_tenant, build->nodes + ncohorts, sizeof(BuildNode));
 	build->nuses = nused + count(input, "admitted");
 	build->uses = allocate(build->nuses, sizeof(BuildUse));
-	read_usage(input, build->uses);
+	for (Size i = 0; i < nused; i++)
+		build->uses[i] = (BuildUse) {.tenant = usage[i].tenant, .slots = usage[i].number};
 	read_rows(input, "admitted", read_admitted, build->uses + nused, sizeof(BuildUse));
 	build->ntasks = count(input, "pending");
 	build->tasks = allocate(build->ntasks, sizeof(BuildTask));
 	read_rows(input, "pending", read_pending, build->tasks, sizeof(BuildTask));
+	preview->nfinishes = read_numbers(input, "finishes", BUILD_SPAN, &preview->finishes);
+	preview->watch = string(input, "watch");
 }
 
 /* Say what is wrong with the tree; formats take name and user. */
@@ -386,7 +402,7 @@ report(const BuildFault *fault)
 		"List it in cohorts."},
 		[BUILD_UNKNOWN_TENANT] = {ERRCODE_BP_NAME, "there is no tenant \"%s\" for the pending task \"%s\"",
 		"List it in tenants."},
-		[BUILD_UNKNOWN_USER] = {ERRCODE_BP_NAME, "there is no tenant \"%s\" to use slots",
+		[BUILD_UNKNOWN_USER] = {ERRCODE_BP_NAME, "there is no tenant \"%s\"",
 		"List it in tenants."},
 		[BUILD_UNLIMITED] = {ERRCODE_BP_NUMBER, "nominal of \"%s\" must be a number",
 		"Only a tenant without cohort may be unlimited."},
@@ -415,6 +431,11 @@ make_tree(Preview *preview)
 	build->flows = allocate(build->ntasks, sizeof(BuildFlow));
 	fault = admit_build(build);
 	report(&fault);
+	for (Size i = 0; i < preview->nfinishes; i++)
+	{
+		if (admit_build_find(build, preview->finishes[i].tenant, false) == NULL)
+			report(&(BuildFault) {BUILD_UNKNOWN_USER, preview->finishes[i].tenant, NULL});
+	}
 }
 
 static void
@@ -607,6 +628,68 @@ put_held(JsonbParseState **out, const Preview *preview)
 	pushJsonbValue(out, WJB_END_ARRAY, NULL);
 }
 
+/* Those of a tree that give slots back; returns how many there are. */
+static Size
+sources_of(const Preview *preview, const AdmitNode *root, AdmitSource *sources)
+{
+	Size		n = 0;
+
+	for (Size i = 0; i < preview->nfinishes; i++)
+	{
+		const TenantNumber *rate = &preview->finishes[i];
+		BuildNode  *row = admit_build_find(&preview->build, rate->tenant, false);
+
+		if (rate->number > 0 && admit_root(&row->node) == root)
+			sources[n++] = (AdmitSource) {.tenant = &row->node, .period = 60 / rate->number};
+	}
+	return n;
+}
+
+/* Seconds until the turn of a task, or NAN. */
+static double
+turn_of(const Preview *preview, const BuildTask *task)
+{
+	AdmitNode  *root = admit_root(&task->node->node);
+	AdmitSource *sources = allocate(preview->nfinishes, sizeof(AdmitSource));
+	Size		nsources = sources_of(preview, root, sources);
+
+	return admit_turn(&preview->order, preview->build.now, &task->task, sources, nsources);
+}
+
+static const BuildTask *
+watched(const Preview *preview)
+{
+	for (Size i = 0; i < preview->build.ntasks; i++)
+	{
+		if (strcmp(preview->build.tasks[i].id, preview->watch) == 0)
+			return &preview->build.tasks[i];
+	}
+	ereport(ERROR,
+			(errcode(ERRCODE_BP_NAME), errmsg("there is no pending task \"%s\" to watch", shown(preview->watch)),
+			 errhint("List it in pending.")));
+}
+
+/* After this lines and usage are used up. */
+static void
+put_turn(JsonbParseState **out, const Preview *preview)
+{
+	const BuildTask *task;
+	JsonbValue	unknown = {.type = jbvNull};
+	double		turn;
+
+	if (preview->watch == NULL)
+		return;
+	task = watched(preview);
+	turn = task->admitted ? 0 : turn_of(preview, task);
+	if (!isnan(turn))
+	{
+		put_number(out, "turn_s", DatumGetNumeric(DirectFunctionCall1(float8_numeric, Float8GetDatum(turn))));
+		return;
+	}
+	put_text(out, WJB_KEY, "turn_s");
+	pushJsonbValue(out, WJB_VALUE, &unknown);
+}
+
 static Jsonb *
 outcome(const Preview *preview)
 {
@@ -616,6 +699,7 @@ outcome(const Preview *preview)
 	put_nodes(&out, preview);
 	put_order(&out, preview);
 	put_held(&out, preview);
+	put_turn(&out, preview);
 	return JsonbValueToJsonb(pushJsonbValue(&out, WJB_END_OBJECT, NULL));
 }
 

@@ -82,7 +82,8 @@ sub input
 	return object($oddness, cohorts => array($oddness, @cohorts), tenants => array($oddness, @tenants), pending => array($oddness, @pending),
 		usage => object($oddness, map { ("t$_" => int rand 12) } grep { rand() < 0.5 } 0 .. $tenants - 1),
 		admitted => array($oddness, map { object($oddness, tenant => string("t$_"), slots => int rand 3, dag => string('d' . int rand 3)) } grep { rand() < 0.3 } 0 .. $tenants - 1),
-		rand() < 0.3 ? (now_s => 100, max_age_s => int rand 200, age_priority => int rand 9, age_tasks => int rand 3, half_life_s => int rand 60) : ());
+		rand() < 0.3 ? (now_s => 100, max_age_s => int rand 200, age_priority => int rand 9, age_tasks => int rand 3, half_life_s => int rand 60) : (),
+		rand() < 0.3 ? (watch => string('p' . int rand 4), finishes => object($oddness, map { ("t$_" => rand 9) } 0 .. $tenants - 1)) : ());
 }
 
 # One input in ten is damaged as text.
