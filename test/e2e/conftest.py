@@ -1,5 +1,9 @@
-"""Fixtures: `stack` starts an Airflow for one test; templates are made once per session and version."""
+"""Fixtures: `stack` starts an Airflow for one test, `shared_stack` one for all tests of a file.
 
+Templates are made once per session and version.
+"""
+
+import contextlib
 import os
 
 import harness
@@ -31,12 +35,13 @@ def templates():
 @pytest.hookimpl(hookwrapper=True)
 def pytest_runtest_makereport(item):
     outcome = yield
-    item.failed_once = getattr(item, "failed_once", False) or outcome.get_result().failed
+    for node in (item, item.parent):
+        node.failed_once = getattr(node, "failed_once", False) or outcome.get_result().failed
 
 
-@pytest.fixture
-def stack(request, templates):
-    """stack(version, schedulers=1, extension=True, ...) returns a running Airflow."""
+@contextlib.contextmanager
+def stacks(node, templates):
+    """start(version, schedulers=1, extension=True, ...) returns a running Airflow."""
     directories = []
 
     def start(version=harness.NEWEST, schedulers=1, extension=True, components=True, **settings):
@@ -55,7 +60,19 @@ def stack(request, templates):
     yield start
     harness.kill_all()
     for directory in directories:
-        if getattr(request.node, "failed_once", False) or os.environ.get("KEEP"):
+        if getattr(node, "failed_once", False) or os.environ.get("KEEP"):
             print(f"logs are kept in {directory}")
         else:
             harness.discard(directory)
+
+
+@pytest.fixture
+def stack(request, templates):
+    with stacks(request.node, templates) as start:
+        yield start
+
+
+@pytest.fixture(scope="module")
+def shared_stack(request, templates):
+    with stacks(request.node, templates) as start:
+        yield start

@@ -21,11 +21,16 @@ def fill_pool(airflow, runs, seconds=20):
     airflow.wait(lambda: airflow.pg.value(asked) == runs, 60 + runs // 5, f"{runs} runs to wait for the pool")
 
 
-def limit(airflow, slots, tenant="flood"):
-    """Hold a tenant to so many slots; returns when the gate knows it."""
-    airflow.pg.rows("SELECT airflow_bp.set_tenant(%s, %s)", tenant, slots)
+def wait_policy(airflow):
+    """Until the gate knows all that is committed."""
     in_force = "SELECT airflow_bp.policy_version() = airflow_bp.policy_wanted()"
     airflow.wait(lambda: airflow.pg.value(in_force), 10, "the policy to be in force")
+
+
+def limit(airflow, slots, tenant="flood"):
+    """Hold a tenant to so many slots."""
+    airflow.pg.rows("SELECT airflow_bp.set_tenant(%s, %s)", tenant, slots)
+    wait_policy(airflow)
 
 
 def flood_tenant(airflow, slots, mode="enforce"):
