@@ -117,7 +117,7 @@ SELECT * FROM unnest(ARRAY['{"cohorts": [{"name": "all", "nominal": %s}]}', '{"c
 	'{"half_life_s": %s}', '{"finishes": {"a": %s}}']) WITH ORDINALITY p (part, n);
 SELECT part, string_agg(number, ' ' ORDER BY i) FILTER (WHERE found LIKE 'accepted%') AS accepted, string_agg(DISTINCT found, '; ') FILTER (WHERE found NOT LIKE 'accepted%') AS refused
 FROM place, unnest(ARRAY['0', '-0', '1e9', '2147483647', '2147483647.0', '2147483648', '4294967297', '18446744073709551617', '1e400', '1e131071', '-1', '-2147483648',
-	'-2147483649', '-1e400', '0.5', '1.00000000000000000000001', '1e-9', '1e-10', '1e-400', 'null', 'true', '"1"', '"NaN"', '"Infinity"', '[]', '[1]', '{}'])
+	'-2147483649', '-1e400', '0.5', '1.00000000000000000000001', '1e-9', '1e-10', '1e-400', '-1e-400', 'null', 'true', '"1"', '"NaN"', '"Infinity"', '[]', '[1]', '{}'])
 	WITH ORDINALITY u (number, i), LATERAL bad(format(part, number)) AS found
 GROUP BY part, n ORDER BY n;
 

@@ -116,7 +116,7 @@ number_in(const JsonbValue *value, BuildNumber kind)
 	{
 		result = DatumGetFloat8(DirectFunctionCall1(numeric_float8_no_overflow, NumericGetDatum(number)));
 		if (result == 0)
-			result = DBL_MIN;	/* it is more than 0 */
+			result = copysign(DBL_MIN, result);	/* it is not 0 */
 	}
 	return !beyond && admit_build_number(kind, result) ? result : NAN;
 }
