@@ -111,6 +111,7 @@ name_intern(DbState *db, NameKind kind, Str text)
 		return entry;
 	entry->refs = 0;
 	entry->flow = (AdmitFlow) {0};
+	entry->room = (AdmitRoom) {.limit = NO_LIMIT};
 	entry->len = text.len;
 	if (text.len >= NAME_BYTES)
 		entry->len = pg_mbcliplen(text.data, text.len, NAME_BYTES - 1);
@@ -308,6 +309,69 @@ account_due(DbState *db, TenantState *tenant)
 	db->due = root - tenants;
 }
 
+/* Somebody may go anywhere. */
+void
+account_due_all(DbState *db)
+{
+	for (int i = 0; i < account_max_tenants(); i++)
+	{
+		if (tenants[i].db == db->db && tenants[i].node.parent == NULL)
+			account_due(db, &tenants[i]);
+	}
+}
+
+/* The pool and the DAG of a class promise room, or need not keep it any more. */
+void
+account_promise(ClassEntry *class, int64 slots, int64 tasks)
+{
+	class->names[NAME_POOL]->room.promised += slots;
+	class->names[NAME_DAG]->room.promised += tasks;
+}
+
+static void
+commit_room(ClassEntry *class, const Counts *counts)
+{
+	for (int i = 0; i < NUM_UNFINISHED; i++)
+	{
+		if (!task_state_charged(i, false))
+			continue;
+		class->names[NAME_POOL]->room.committed += counts->slots[i];
+		class->names[NAME_DAG]->room.committed += counts->tasks[i];
+	}
+}
+
+static void
+open_room(AdmitRoom *room)
+{
+	room->limit = NO_LIMIT;
+	room->closed = false;
+}
+
+static void
+clear_room(ClassEntry *class, void *arg)
+{
+	open_room(&class->names[NAME_POOL]->room);
+	open_room(&class->names[NAME_DAG]->room);
+}
+
+/* Pools and DAGs have no limit but those that are set again. */
+void
+account_clear_rooms(DbState *db)
+{
+	account_each_class(db, clear_room, NULL);
+}
+
+/* Limit of a pool in slots, of a DAG in tasks. */
+void
+account_set_room(NameKind kind, Str name, int64 limit)
+{
+	Key			key = key_of(KEY_NAME + 16 * kind, &name, 1);
+	NameEntry  *entry = hash_search(names, &key, HASH_FIND, NULL);
+
+	if (entry != NULL)
+		entry->room.limit = limit;
+}
+
 /* Change one of the parts of what a tenant uses. */
 void
 account_use(TenantState *tenant, int64 *part, int64 slots)
@@ -332,6 +396,8 @@ account_apply(DbState *db, const ClassDelta *delta, bool since, TimestampTz now)
 	if (since)
 		account_counts_add(&class->since, &delta->counts);
 	rates_add(class, delta->rates, now);
+	commit_room(class, &delta->counts);
+	account_promise(class, -delta->room_slots, -delta->room_tasks);
 	apply_claims(class, delta, now);
 	if (charged != NULL)
 		account_use(charged, &charged->reserved, -delta->reserved);
@@ -345,6 +411,8 @@ account_apply(DbState *db, const ClassDelta *delta, bool since, TimestampTz now)
 		account_due(db, charged);
 	if (tenant != NULL && change < delta->reserved)
 		account_due(db, tenant);
+	if (db->ahead >= 0 && account_charged(&delta->counts, false) < delta->room_slots)
+		account_due_all(db);
 }
 
 void
@@ -368,6 +436,7 @@ discharge_class(ClassEntry *class, void *arg)
 	AdmitFlow  *flow = &class->names[NAME_DAG]->flow;
 
 	admit_flow_use(flow, -flow->slots, db->order.half_life, GetCurrentTimestamp());
+	class->names[NAME_POOL]->room.committed = class->names[NAME_DAG]->room.committed = 0;
 }
 
 static void
@@ -377,6 +446,7 @@ charge_class(ClassEntry *class, void *arg)
 	TenantState *tenant = account_tenant(class->tenant);
 	int64		slots;
 
+	commit_room(class, &class->live);
 	if (tenant == NULL)
 	{
 		db->unresolved += !class->unplaced;

@@ -31,6 +31,7 @@ typedef struct NameEntry
 	int32		refs;			/* classes that use it */
 	int32		len;			/* -1: NULL */
 	AdmitFlow	flow;			/* of a DAG */
+	AdmitRoom	room;			/* of a pool or a DAG */
 	char		name[NAME_BYTES];
 } NameEntry;
 
@@ -94,6 +95,8 @@ typedef struct ClassDelta
 	int			level;			/* nesting level */
 	int			tenant;			/* who was charged, or NO_TENANT */
 	int64		reserved;		/* slots */
+	int64		room_slots;		/* promised by the pool */
+	int64		room_tasks;		/* promised by the DAG */
 	Counts		counts;
 	uint32		rates[NUM_RATES];
 	TimestampTz claim_from;		/* instants that enter the sketch */
@@ -116,6 +119,10 @@ extern int	account_find_tenant(DbState *db, const char *name, bool cohort, bool 
 /* The caller of these holds shmem->lock exclusively. */
 extern void account_use(TenantState *tenant, int64 *part, int64 slots);
 extern void account_due(DbState *db, TenantState *tenant);
+extern void account_due_all(DbState *db);
+extern void account_promise(ClassEntry *class, int64 slots, int64 tasks);
+extern void account_clear_rooms(DbState *db);
+extern void account_set_room(NameKind kind, Str name, int64 limit);
 extern void account_apply(DbState *db, const ClassDelta *delta, bool since, TimestampTz now);
 extern void account_claim_removed(ClassEntry *class, TimestampTz at);
 extern void account_counts_add(Counts *to, const Counts *delta);

@@ -193,6 +193,14 @@ admit_verdict(const AdmitNode *tenant, int64_t slots, bool in_line, bool alone)
 	return REASON_NONE;
 }
 
+/* Has a pool or DAG room for so many slots or tasks? */
+bool
+admit_room_fits(const AdmitRoom *room, int64_t amount)
+{
+	return room->limit == NO_LIMIT ||
+		(!room->closed && room->committed + room->promised + amount <= room->limit);
+}
+
 /* A tenant's own mode wins, but "off" for the deployment is off for all. */
 AdmitMode
 admit_mode(AdmitMode deployment, AdmitMode tenant, bool may_enforce)
@@ -210,7 +218,8 @@ const char *
 admit_reason_name(AdmitReason reason)
 {
 	static const char *const names[] = {
-		NULL, "held_starting", "held_quota", "held_order", "never_fits"
+		NULL, "held_starting", "held_quota", "held_order", "never_fits",
+		"pool_full", "dag_max_active_tasks"
 	};
 
 	return names[reason];

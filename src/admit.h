@@ -38,6 +38,8 @@ typedef enum AdmitReason
 	REASON_QUOTA,
 	REASON_ORDER,
 	REASON_NEVER_FITS,
+	REASON_POOL,				/* no room in its pool */
+	REASON_DAG,					/* no room in its DAG */
 } AdmitReason;
 
 /* Usage as it is, and with what is reserved for those who lent (during a fill). */
@@ -90,11 +92,22 @@ typedef struct AdmitFlow
 	int64_t		at;
 } AdmitFlow;
 
+/* What a pool can take, in slots, or a DAG, in tasks; who would not be served is not admitted. */
+typedef struct AdmitRoom
+{
+	int64_t		limit;			/* NO_LIMIT: none */
+	int64_t		committed;
+	int64_t		promised;		/* to grants and open admissions */
+	bool		closed;			/* the first that waits did not fit: nobody passes it */
+} AdmitRoom;
+
 /* Waiting tasks of a tenant that differ only in age. */
 struct AdmitShape
 {
 	AdmitNode  *tenant;
 	AdmitFlow  *flow;			/* NULL: usage does not matter */
+	AdmitRoom  *pool;			/* NULL: room does not matter */
+	AdmitRoom  *dag;
 	AdmitShape *next;			/* of the same tenant */
 	int64_t		priority;
 	int64_t		slots;
@@ -146,6 +159,9 @@ extern int64_t admit_available(const AdmitNode *node);
 extern int64_t admit_borrowed(const AdmitNode *node);
 extern double admit_share(const AdmitNode *node);
 extern int64_t admit_weight(double weight);
+
+/* Rooms */
+extern bool admit_room_fits(const AdmitRoom *room, int64_t amount);
 
 /* Verdict */
 extern AdmitReason admit_verdict(const AdmitNode *tenant, int64_t slots, bool in_line, bool alone);

@@ -10,6 +10,10 @@
  *
  * A tenant inside its quota that cannot be served has lent its slots.  What is
  * free of them it claims: borrowers see usage with all claims, others as it is.
+ *
+ * Room in pools and DAGs goes to those whose turn it is.  The first that finds
+ * too little closes the room, so that small tasks do not pass large ones; it
+ * is in the way of nobody else.
  */
 #include <string.h>
 
@@ -285,6 +289,8 @@ line_up(AdmitFill *fill, AdmitNode *tenant)
 	{
 		if (shape->waiting == 0 || shape->slots > tenant->potential)
 			continue;
+		if (shape->pool != NULL)
+			shape->pool->closed = shape->dag->closed = false;
 		admit_shape_rank(shape, &fill->order, fill->now);
 		heap_add(&tenant->contest, &shape->place, admit_shape_before);
 		if (shape->slots > fill->largest)
@@ -316,6 +322,26 @@ start_over(AdmitFill *fill, AdmitNode *root)
 	admit_fill_add(fill, root);
 }
 
+/* Leave a shape out whose pool or DAG has no room. */
+static bool
+finds_room(AdmitFill *fill, AdmitShape *shape)
+{
+	bool		pool;
+	bool		dag;
+
+	if (shape->pool == NULL)
+		return true;
+	pool = admit_room_fits(shape->pool, shape->slots);
+	dag = admit_room_fits(shape->dag, 1);
+	if (pool && dag)
+		return true;
+	shape->pool->closed |= dag;
+	shape->dag->closed |= pool;
+	heap_remove(&shape->tenant->contest, &shape->place, admit_shape_before);
+	contend_path(fill, shape->tenant);
+	return false;
+}
+
 static AdmitTask *
 take(AdmitFill *fill, AdmitNode *tenant)
 {
@@ -334,6 +360,11 @@ take(AdmitFill *fill, AdmitNode *tenant)
 		admit_shape_rank(shape, &fill->order, fill->now);
 		heap_add(&tenant->contest, &shape->place, admit_shape_before);
 	}
+	if (shape->pool != NULL)
+	{
+		shape->pool->promised += shape->slots;
+		shape->dag->promised++;
+	}
 	use(tenant, shape->slots, ADMIT_USED);
 	highest = use(tenant, shape->slots, ADMIT_CLAIMED);
 	contend_path(fill, tenant);
@@ -351,9 +382,14 @@ take(AdmitFill *fill, AdmitNode *tenant)
 AdmitTask *
 admit_fill_next(AdmitFill *fill)
 {
-	if (fill->contest.top == NULL)
-		return NULL;
-	return take(fill, heap_entry(AdmitNode, place, fill->contest.top)->head->tenant);
+	while (fill->contest.top != NULL)
+	{
+		AdmitShape *shape = heap_entry(AdmitNode, place, fill->contest.top)->head;
+
+		if (finds_room(fill, shape))
+			return take(fill, shape->tenant);
+	}
+	return NULL;
 }
 
 /* Why a task still waits, at the end of a fill. */

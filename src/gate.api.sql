@@ -41,3 +41,23 @@ $$;
 COMMENT ON FUNCTION airflow_bp.tenants() IS
 'Tenants with their limits and what they use, in slots. nominal NULL: unlimited. usage counts scheduled, queued, running, restarting (and deferred where counted), open admissions and grants; available: what an admission could take now, with what others lend. borrowed: usage over nominal. share: borrowed slots as part of all that the cohort could lend, per weight, in thousandths and rounded up; infinity for a weight of 0; the lowest share is served first. held: tasks held without a grant. NULL while the counters are not ready.';
 
+CREATE FUNCTION airflow_bp.rooms(airflow_schema text DEFAULT airflow_bp.airflow_schema_name()) RETURNS TABLE (kind text, name text, most bigint)
+LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $body$
+BEGIN
+	RETURN QUERY EXECUTE format($query$
+SELECT 'pool', p.pool, p.slots - CASE WHEN p.include_deferred THEN
+	(SELECT coalesce(sum(t.pool_slots), 0) FROM %1$s t WHERE t.pool = p.pool AND t.state = 'deferred') ELSE 0 END
+FROM %2$s p WHERE p.slots >= 0
+UNION ALL
+SELECT 'dag', d.dag_id, d.max_active_tasks * count(*)
+FROM %3$s d JOIN %4$s r ON r.dag_id = d.dag_id AND r.state = 'running'
+WHERE d.max_active_tasks > 0 GROUP BY d.dag_id, d.max_active_tasks
+$query$,
+		airflow_bp.airflow_relation(airflow_schema, 'task_instance', 'pool text', 'state text', 'pool_slots int'),
+		airflow_bp.airflow_relation(airflow_schema, 'slot_pool', 'pool text', 'slots int', 'include_deferred bool'),
+		airflow_bp.airflow_relation(airflow_schema, 'dag', 'dag_id text', 'max_active_tasks bigint'),
+		airflow_bp.airflow_relation(airflow_schema, 'dag_run', 'dag_id text', 'state text'));
+END
+$body$;
+COMMENT ON FUNCTION airflow_bp.rooms(text) IS
+'What the scheduler lets run at a time: slots of each pool (without those of deferred tasks where the pool counts them), tasks of each DAG (max_active_tasks of its running runs). With airflow_bp.admit_ahead set, no more is admitted than that and so many ahead. A pool that is not listed has no limit.';

@@ -144,7 +144,7 @@ gate_admit(DbState *db, const TaskRow *row, ClassEntry *class, HeldEntry *entry,
 		   Verdict verdict, AdmitReason reason, TimestampTz now)
 {
 	TenantState *tenant = account_tenant(class->tenant);
-	bool		log = tenant != NULL && tenant->node.quota != NO_LIMIT;
+	bool		log = reason != REASON_NONE || (tenant != NULL && tenant->node.quota != NO_LIMIT);
 	Touched    *mine = entry != NULL || log ? touch(db, &row->id) : NULL;
 
 	if (entry != NULL)
@@ -164,6 +164,7 @@ gate_admit(DbState *db, const TaskRow *row, ClassEntry *class, HeldEntry *entry,
 	if (tenant != NULL)
 		tenant->admitted_total++;
 	pending_reserve(db, class, class->tenant, row->slots);
+	pending_enter(db, class, row->slots);
 	pending_admitted(db);
 }
 
@@ -204,7 +205,7 @@ gate_judge(DbState *db, const TaskRow *row, ClassEntry *class, TimestampTz now)
 		mode = admit_mode(db->mode, tenant->mode, db->may_enforce);
 		reason = mode == MODE_OFF || (entry != NULL && entry->state == HELD_GRANTED) ?
 			REASON_NONE :
-			held_verdict(tenant, entry, row->slots, &db->order, now);
+			held_verdict(db, class, entry, row->slots, now);
 	}
 	if (reason != REASON_NONE && (starting || mode == MODE_ENFORCE))
 	{

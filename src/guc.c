@@ -23,6 +23,7 @@ int			guc_park_for;
 int			guc_recount_period;
 int			guc_log_retention_days;
 int			guc_max_age;
+int			guc_admit_ahead;
 int			guc_age_priority;
 int			guc_age_tasks;
 int			guc_usage_half_life;
@@ -94,6 +95,10 @@ guc_init(bool preloaded)
 	define_time("airflow_bp.usage_half_life",
 				"Half-life of the usage by which the DAGs of one tenant share; 0: they go by priority alone.",
 				&guc_usage_half_life, 0, 0);
+	DefineCustomIntVariable("airflow_bp.admit_ahead",
+							"Slots of a pool, and tasks of a DAG, that may be admitted beyond what they can take; -1: any number.",
+							NULL, &guc_admit_ahead, -1, -1, 1000000, PGC_SIGHUP, 0,
+							NULL, NULL, NULL);
 	DefineCustomIntVariable("airflow_bp.age_priority",
 							"Most that a held task gains by its age, in units of priority_weight.",
 							NULL, &guc_age_priority, 100, 0, 1000000, PGC_SIGHUP, 0,

@@ -7,6 +7,7 @@
 
 #include "common/hashfn.h"
 #include "storage/shmem.h"
+#include "utils/builtins.h"
 #include "utils/hsearch.h"
 #include "utils/timestamp.h"
 
@@ -14,14 +15,16 @@
 #include "guc.h"
 #include "held.h"
 #include "park.h"
+#include "spi.h"
 
 #define FILL_BATCH 256
 #define HELD_PER_SHAPE 4		/* room for a quarter as many shapes as tasks */
 
-/* Tasks of a tenant that are alike; of one DAG, where DAGs share by usage. */
+/* Tasks of a tenant that are alike; of one DAG and pool, where that matters. */
 typedef struct ShapeKey
 {
 	NameEntry  *dag;			/* NULL: of any */
+	NameEntry  *pool;			/* NULL: of any */
 	int32		tenant;
 	int32		priority;
 	int32		slots;
@@ -89,15 +92,22 @@ held_find(const HeldKey *key)
 static AdmitShape *
 shape_get(DbState *db, const HeldEntry *entry)
 {
-	NameEntry  *dag = db->order.half_life > 0 ? entry->class->names[NAME_DAG] : NULL;
-	ShapeKey	key = {dag, entry->tenant, entry->priority, entry->slots, 0};
+	bool		by_usage = db->order.half_life > 0;
+	bool		by_room = db->ahead >= 0;
+	NameEntry  *dag = by_usage || by_room ? entry->class->names[NAME_DAG] : NULL;
+	NameEntry  *pool = by_room ? entry->class->names[NAME_POOL] : NULL;
+	ShapeKey	key = {dag, pool, entry->tenant, entry->priority, entry->slots, 0};
 	bool		found;
 	ShapeEntry *shape = hash_search(shapes, &key, HASH_ENTER_NULL, &found);
 
-	if (shape != NULL && !found)
+	if (shape == NULL)
+		return NULL;
+	if (!found)
 		admit_shape_init(&shape->shape, &account_tenant(entry->tenant)->node,
-						 dag ? &dag->flow : NULL, entry->priority, entry->slots);
-	return shape == NULL ? NULL : &shape->shape;
+						 by_usage ? &dag->flow : NULL, entry->priority, entry->slots);
+	shape->shape.pool = by_room ? &pool->room : NULL;
+	shape->shape.dag = by_room ? &dag->room : NULL;
+	return &shape->shape;
 }
 
 /* A task has left its line. */
@@ -126,17 +136,37 @@ held_is_head(TenantState *tenant, HeldEntry *entry, const AdmitOrder *order, Tim
 		admit_head(&tenant->node, order, now) == &entry->task;
 }
 
+/* More slots than its pool has: the executor could never have it. */
+static bool
+never_in_pool(const DbState *db, const ClassEntry *class, int64 slots)
+{
+	int64		limit = class->names[NAME_POOL]->room.limit;
+
+	return db->ahead >= 0 && limit != NO_LIMIT && slots > limit - db->ahead;
+}
+
+static AdmitReason
+room_verdict(const DbState *db, const ClassEntry *class, int64 slots)
+{
+	if (db->ahead < 0)
+		return REASON_NONE;
+	if (never_in_pool(db, class, slots) || !admit_room_fits(&class->names[NAME_POOL]->room, slots))
+		return REASON_POOL;
+	return admit_room_fits(&class->names[NAME_DAG]->room, 1) ? REASON_NONE : REASON_DAG;
+}
+
 /* May an ask without a grant pass?  With best effort none of the line has fitted. */
 AdmitReason
-held_verdict(TenantState *tenant, HeldEntry *entry, int64 slots, const AdmitOrder *order,
-			 TimestampTz now)
+held_verdict(DbState *db, ClassEntry *class, HeldEntry *entry, int64 slots, TimestampTz now)
 {
+	TenantState *tenant = account_tenant(class->tenant);
 	bool		waits = entry != NULL && entry->state == HELD_WAITING;
 	bool		in_line = tenant->node.waiting > 0 && !tenant->node.best_effort &&
-		!held_is_head(tenant, entry, order, now);
+		!held_is_head(tenant, entry, &db->order, now);
+	AdmitReason reason = admit_verdict(&tenant->node, slots, in_line,
+									   admit_root(&tenant->node)->waiting == (waits ? 1 : 0));
 
-	return admit_verdict(&tenant->node, slots, in_line,
-						 admit_root(&tenant->node)->waiting == (waits ? 1 : 0));
+	return reason == REASON_NONE ? room_verdict(db, class, slots) : reason;
 }
 
 /* Take an entry out of its line or its grant; it stays listed. */
@@ -153,7 +183,11 @@ held_unplace(HeldEntry *entry)
 		shape_release(shape);
 	}
 	if (entry->state == HELD_GRANTED)
+	{
 		account_use(tenant, &tenant->granted, -entry->slots);
+		if (entry->room)
+			account_promise(entry->class, -entry->slots, -1);
+	}
 	entry->state = HELD_ASIDE;
 }
 
@@ -188,6 +222,11 @@ held_place(DbState *db, HeldEntry *entry)
 	}
 	if (entry->reason == REASON_NEVER_FITS)
 		entry->reason = REASON_QUOTA;
+	if (never_in_pool(db, entry->class, entry->slots))
+	{
+		entry->reason = REASON_POOL;
+		return;
+	}
 	shape = shape_get(db, entry);
 	if (shape == NULL)
 	{
@@ -311,6 +350,8 @@ held_restore(DbState *db, HeldEntry *entry)
 	{
 		entry->state = HELD_GRANTED;
 		account_use(tenant, &tenant->granted, entry->slots);
+		if (entry->room)
+			account_promise(entry->class, entry->slots, 1);
 	}
 	else
 		held_place(db, entry);
@@ -343,7 +384,9 @@ held_in_place(const DbState *db, const HeldEntry *entry)
 		return grant_stands(entry, 0);
 	return entry->state == HELD_WAITING && entry->tenant == entry->class->tenant &&
 		entry->slots <= tenant->node.potential &&
-		(entry->task.shape->flow != NULL) == (db->order.half_life > 0);
+		(entry->task.shape->flow != NULL) == (db->order.half_life > 0) &&
+		(entry->task.shape->pool != NULL) == (db->ahead >= 0) &&
+		!never_in_pool(db, entry->class, entry->slots);
 }
 
 /* Put every entry where the compiled policy says; grants stay where they fit. */
@@ -381,10 +424,43 @@ held_set_order(DbState *db)
 		.half_life = (int64) guc_usage_half_life * 1000
 	};
 
-	if (memcmp(&order, &db->order, sizeof(AdmitOrder)) == 0)
+	if (memcmp(&order, &db->order, sizeof(AdmitOrder)) == 0 && db->ahead == guc_admit_ahead)
 		return;
 	LWLockAcquire(shmem->lock, LW_EXCLUSIVE);
 	db->order = order;
+	db->ahead = guc_admit_ahead;
+	held_place_all(db);
+	LWLockRelease(shmem->lock);
+}
+
+/* One row of airflow_bp.rooms(). */
+typedef struct RoomRow
+{
+	NameKind	kind;
+	Str			name;
+	int64		most;
+} RoomRow;
+
+/* Have the gate admit what pools and DAGs can take now, and some ahead.  Needs SPI. */
+void
+held_set_rooms(DbState *db, const char *airflow_schema)
+{
+	uint64		n = spi_query("SELECT kind = 'dag', name, most FROM airflow_bp.rooms(%s)",
+							  quote_literal_cstr(airflow_schema));
+	RoomRow    *rows = palloc(Max(n, 1) * sizeof(RoomRow));
+
+	for (uint64 i = 0; i < n; i++)
+	{
+		char	   *name = spi_text(i, 2);
+
+		rows[i].kind = spi_bool(i, 1) ? NAME_DAG : NAME_POOL;
+		rows[i].name = (Str) {name, strlen(name)};
+		rows[i].most = spi_int(i, 3, 0);
+	}
+	LWLockAcquire(shmem->lock, LW_EXCLUSIVE);
+	account_clear_rooms(db);
+	for (uint64 i = 0; i < n; i++)
+		account_set_room(rows[i].kind, rows[i].name, rows[i].most + db->ahead);
 	held_place_all(db);
 	LWLockRelease(shmem->lock);
 }
@@ -400,6 +476,7 @@ static void
 held_grant(DbState *db, HeldEntry *entry, TimestampTz now)
 {
 	account_tenant(entry->tenant)->granted += entry->slots;
+	entry->room = entry->task.shape != NULL && entry->task.shape->pool != NULL;
 	entry->state = HELD_GRANTED;
 	dlist_delete(&entry->listed);
 	held_list(db, entry, now);

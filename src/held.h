@@ -35,6 +35,7 @@ typedef struct HeldEntry
 	int32		priority;
 	uint32		asks;
 	bool		was_granted;	/* while passing */
+	bool		room;			/* its grant has room in pool and DAG */
 	AdmitTask	task;			/* in line while it waits */
 	ClassEntry *class;			/* pinned */
 	Key			run;
@@ -52,8 +53,8 @@ extern HeldEntry *held_find(const HeldKey *key);
 extern HeldEntry *held_enter(DbState *db, const TaskRow *row, ClassEntry *class,
 							 AdmitReason reason, Key run, TimestampTz now);
 extern void held_refresh(DbState *db, HeldEntry *entry, const TaskRow *row, ClassEntry *class);
-extern AdmitReason held_verdict(TenantState *tenant, HeldEntry *entry, int64 slots,
-								const AdmitOrder *order, TimestampTz now);
+extern AdmitReason held_verdict(DbState *db, ClassEntry *class, HeldEntry *entry,
+								int64 slots, TimestampTz now);
 extern void held_asked(DbState *db, HeldEntry *entry, AdmitReason reason, TimestampTz now);
 extern void held_pass(DbState *db, HeldEntry *entry);
 extern void held_restore(DbState *db, HeldEntry *entry);
@@ -73,6 +74,7 @@ extern void held_sum(DbState *db, int64 *counts, TimestampTz *oldest);
 extern void held_clear(DbState *db);
 extern void held_place_all(DbState *db);
 extern void held_set_order(DbState *db);
+extern void held_set_rooms(DbState *db, const char *airflow_schema);
 extern void held_expire(DbState *db, TimestampTz now);
 
 #endif							/* AIRFLOW_BP_HELD_H */

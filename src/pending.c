@@ -217,6 +217,19 @@ pending_reserve(DbState *db, ClassEntry *class, int tenant, int64 slots)
 	account_use(account_tenant(tenant), &account_tenant(tenant)->reserved, slots);
 }
 
+/* Keep room in the pool and the DAG of a task that the open transaction admits. */
+void
+pending_enter(DbState *db, ClassEntry *class, int64 slots)
+{
+	ClassDelta *delta = db->ahead < 0 ? NULL : delta_of(db, class, class->tenant);
+
+	if (delta == NULL)
+		return;
+	delta->room_slots += slots;
+	delta->room_tasks++;
+	account_promise(class, slots, 1);
+}
+
 /* Charge a move that did not pass the gate. */
 static void
 charge_move(DbState *db, const TaskRow *from, ClassEntry *from_class,
@@ -333,6 +346,20 @@ find_newest(void)
 		pinned_find(&deltas[i].class->key)->delta = i;
 }
 
+static void
+delta_undo(DbState *db, const ClassDelta *delta)
+{
+	TenantState *tenant = account_tenant(delta->tenant);
+
+	account_promise(delta->class, -delta->room_slots, -delta->room_tasks);
+	if (delta->room_slots > 0)
+		account_due_all(db);
+	if (tenant == NULL)
+		return;
+	account_use(tenant, &tenant->reserved, -delta->reserved);
+	account_due(db, tenant);
+}
+
 /* Give back what was taken at this level and below it. */
 static void
 pending_abort(DbState *db, int level)
@@ -344,13 +371,8 @@ pending_abort(DbState *db, int level)
 	{
 		if (deltas[i].level < level)
 			deltas[kept++] = deltas[i];
-		else if (deltas[i].tenant != NO_TENANT)
-		{
-			TenantState *tenant = account_tenant(deltas[i].tenant);
-
-			account_use(tenant, &tenant->reserved, -deltas[i].reserved);
-			account_due(db, tenant);
-		}
+		else
+			delta_undo(db, &deltas[i]);
 	}
 	ndeltas = kept;
 	gate_abort(db, level);
@@ -373,6 +395,8 @@ static void
 delta_merge(ClassDelta *into, const ClassDelta *delta)
 {
 	into->reserved += delta->reserved;
+	into->room_slots += delta->room_slots;
+	into->room_tasks += delta->room_tasks;
 	account_counts_add(&into->counts, &delta->counts);
 	for (int i = 0; i < NUM_RATES; i++)
 		into->rates[i] += delta->rates[i];

@@ -16,6 +16,7 @@ extern ClassEntry *pending_class(DbState *db, const TaskRow *row);
 extern void pending_move(DbState *db, const TaskRow *from, ClassEntry *from_class,
 						 const TaskRow *to, ClassEntry *to_class);
 extern void pending_reserve(DbState *db, ClassEntry *class, int tenant, int64 slots);
+extern void pending_enter(DbState *db, ClassEntry *class, int64 slots);
 extern void pending_admitted(DbState *db);
 extern void pending_lost(DbState *db);
 

@@ -109,6 +109,7 @@ db_reset(DbState *state, Oid db)
 	state->since = GetCurrentTimestamp();
 	state->policy_wanted = 1;
 	state->due = NO_TENANT;
+	state->ahead = -1;
 	state->db = db;
 }
 

@@ -85,6 +85,7 @@ typedef struct DbState
 	dlist_head	granted;		/* the oldest grant first */
 	int32		due;			/* first root of a tree in which somebody may go */
 	AdmitOrder	order;			/* from the settings of the worker */
+	int32		ahead;			/* admitted beyond what a pool or DAG can take; -1: no limit */
 	int64		unresolved;		/* classes without a tenant */
 	int			tenants_lost;	/* tenants and cohorts that found no place */
 	int			cohorts_cut;	/* cohorts in a cycle or nested too deep */

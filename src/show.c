@@ -77,7 +77,9 @@ reason_now(const HeldEntry *entry)
 	if (entry->state != HELD_WAITING || entry->reason == REASON_STARTING)
 		return entry->reason;
 	now = admit_verdict(&account_tenant(entry->tenant)->node, entry->slots, true, false);
-	return now == REASON_NONE ? entry->reason : now;
+	if (now == REASON_NONE || (now == REASON_ORDER && entry->reason >= REASON_POOL))
+		return entry->reason;
+	return now;
 }
 
 static void

@@ -150,6 +150,14 @@ step_expire(Turn *turn)
 	LWLockRelease(shmem->lock);
 }
 
+/* What pools and DAGs can take. */
+static void
+step_rooms(Turn *turn)
+{
+	if (turn->db->ahead >= 0)
+		held_set_rooms(turn->db, turn->airflow_schema);
+}
+
 static void
 step_grant(Turn *turn)
 {
@@ -185,6 +193,7 @@ static const Step steps[] = {
 	{"recount", step_recount, true, true},
 	{"resolve", step_resolve, true, true},
 	{"expire", step_expire, false, true},
+	{"rooms", step_rooms, false, true},
 	{"grant", step_grant, false, true},
 	{"park", step_park, false, true},
 	{"log", step_log, false, false},
