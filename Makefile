@@ -50,6 +50,7 @@ SQL_PARTS = \
 	src/park.api.sql \
 	src/worker.api.sql \
 	src/queue.api.sql \
+	src/explain.api.sql \
 	src/privileges.sql
 
 DATA = $(wildcard updates/*.sql)

@@ -232,8 +232,8 @@ CREATE FUNCTION airflow_bp.functions_for(audience text) RETURNS SETOF regprocedu
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
 	SELECT p.oid::regprocedure FROM pg_proc p
 	WHERE p.pronamespace = 'airflow_bp'::regnamespace AND p.proname = ANY (CASE audience
-		WHEN 'reader' THEN '{status,queue,queue_rates,waiting,waiting_summary,tenants,tenant_of,preview,held,parked,
-			policy_version,policy_wanted,known_heads}'::name[]
+		WHEN 'reader' THEN '{status,queue,queue_rates,waiting,waiting_summary,tenants,tenant_of,held,parked,
+			preview,preview_state,preview_change,explain_tenant,policy_version,policy_wanted,known_heads}'::name[]
 		WHEN 'operator' THEN '{set_mode,set_tenant,drop_tenant,set_cohort,drop_cohort,add_tenant_rule,drop_tenant_rule,undo,tick,recount}'::name[] END)
 $$;
 COMMENT ON FUNCTION airflow_bp.functions_for(text) IS 'Functions that grant_reader() gives (audience reader), and those that grant_operator() gives on top (operator).';
