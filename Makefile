@@ -25,6 +25,7 @@ OBJS = \
 	src/park_turn.o \
 	src/pending.o \
 	src/policy.o \
+	src/pool.o \
 	src/preview.o \
 	src/queue.o \
 	src/recount.o \
@@ -43,6 +44,7 @@ SQL_PARTS = \
 	src/policy.tables.sql \
 	src/log.tables.sql \
 	src/park.tables.sql \
+	src/pool.tables.sql \
 	src/catalog.api.sql \
 	src/policy.api.sql \
 	src/gate.api.sql \
@@ -50,6 +52,8 @@ SQL_PARTS = \
 	src/park.api.sql \
 	src/worker.api.sql \
 	src/queue.api.sql \
+	src/explain.api.sql \
+	src/pool.api.sql \
 	src/privileges.sql
 
 DATA = $(wildcard updates/*.sql)

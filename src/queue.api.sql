@@ -261,7 +261,7 @@ COMMENT ON FUNCTION airflow_bp.waiting_summary() IS
 CREATE TYPE airflow_bp.queue_count AS (
 	scope_name text, "none" bigint, scheduled bigint, queued bigint, running bigint, deferred bigint, up_for_retry bigint,
 	up_for_reschedule bigint, slots_executing bigint, slots_charged bigint, slots_deferred bigint, held bigint,
-	oldest timestamptz, rates_1 float8[], rates_5 float8[], rates_15 float8[]);
+	slots_held bigint, oldest timestamptz, rates_1 float8[], rates_5 float8[], rates_15 float8[]);
 COMMENT ON TYPE airflow_bp.queue_count IS 'What queue_counts() counts of one name: tasks by state, slots, the instant since when the oldest is able to start, and transitions per minute {arrivals, starts, finishes} over 1, 5 and 15 minutes.';
 
 CREATE FUNCTION airflow_bp.queue_from_memory(scope text, blocked_dags text[]) RETURNS SETOF airflow_bp.queue_count
@@ -296,6 +296,7 @@ SELECT CASE $1 WHEN 'pool' THEN t.pool WHEN 'queue' THEN coalesce(t.queue, '(def
 	sum(pool_slots * coalesce(t.state IN ('scheduled', 'queued', 'running', 'restarting'), false)::int),
 	sum(pool_slots * coalesce(t.state = 'deferred', false)::int),
 	CASE WHEN airflow_bp.preloaded() AND NOT pg_is_in_recovery() THEN count(h.ti_id) END,
+	CASE WHEN airflow_bp.preloaded() AND NOT pg_is_in_recovery() THEN coalesce(sum(h.slots), 0) END,
 	min(CASE WHEN t.state IN ('scheduled', 'queued') THEN t.scheduled_dttm ELSE h.first_asked END) FILTER (WHERE t.dag_id <> ALL ($2)),
 	NULL::float8[], NULL::float8[], NULL::float8[]
 FROM t

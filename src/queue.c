@@ -43,6 +43,7 @@ typedef struct Tally
 	Counts		counts;
 	uint64		moves[NUM_WINDOWS][NUM_RATES];
 	int64		held;
+	int64		held_slots;
 	TimestampTz oldest;			/* 0: nobody is able to start */
 } Tally;
 
@@ -193,6 +194,7 @@ add_held(HeldEntry *entry, void *arg)
 		(tally = tally_of(all, entry->class)) == NULL)
 		return;
 	tally->held++;
+	tally->held_slots += entry->slots;
 	add_oldest(all, tally, entry->class, entry->task.asked);
 }
 
@@ -235,8 +237,8 @@ put_tally(FunctionCallInfo fcinfo, const Tallies *all, const Tally *tally)
 	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
 	const int32 *tasks = tally->counts.tasks;
 	const int64 *slots = tally->counts.slots;
-	Datum		values[16] = {0};
-	bool		nulls[16] = {0};
+	Datum		values[17] = {0};
+	bool		nulls[17] = {0};
 
 	values[0] = CStringGetTextDatum(tally->name);
 	values[1] = Int64GetDatum(tasks[TASK_NONE]);
@@ -250,11 +252,12 @@ put_tally(FunctionCallInfo fcinfo, const Tallies *all, const Tally *tally)
 	values[9] = Int64GetDatum(account_charged(&tally->counts, false));
 	values[10] = Int64GetDatum(slots[TASK_DEFERRED]);
 	values[11] = Int64GetDatum(tally->held);
-	nulls[11] = all->scope == SCOPE_STATE;
-	values[12] = TimestampTzGetDatum(tally->oldest);
-	nulls[12] = tally->oldest == 0;
+	values[12] = Int64GetDatum(tally->held_slots);
+	nulls[11] = nulls[12] = all->scope == SCOPE_STATE;
+	values[13] = TimestampTzGetDatum(tally->oldest);
+	nulls[13] = tally->oldest == 0;
 	for (int w = 0; w < NUM_WINDOWS; w++)
-		values[13 + w] = rates_datum(all, tally, w, &nulls[13 + w]);
+		values[14 + w] = rates_datum(all, tally, w, &nulls[14 + w]);
 	tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values, nulls);
 }
 

@@ -43,6 +43,7 @@ typedef struct Turn
 	TimestampTz now;
 	char	   *airflow_schema; /* NULL: no Airflow here */
 	bool		own_timeout;	/* set statement_timeout ourselves */
+	bool		ends_soon;		/* the transaction ends with the turn */
 } Turn;
 
 typedef struct Step
@@ -186,6 +187,14 @@ step_purge(Turn *turn)
 	log_purge();
 }
 
+/* The last step: a row of slot_pool that is locked for long stops every scheduler. */
+static void
+step_pool(Turn *turn)
+{
+	if (turn->db->ready && turn->ends_soon)
+		spi_query("SELECT airflow_bp.pool_apply()");
+}
+
 static const Step steps[] = {
 	{"inspect", step_inspect, false, false},
 	{"policy", step_policy, true, false},
@@ -198,6 +207,7 @@ static const Step steps[] = {
 	{"park", step_park, false, true},
 	{"log", step_log, false, false},
 	{"purge", step_purge, false, false},
+	{"pool", step_pool, false, true},
 };
 
 /* Keep what went wrong for status(), and say it once. */
@@ -300,7 +310,8 @@ tick_whole(DbState *db, bool own_timeout)
 	Turn		turn = {
 		.db = db,
 		.now = GetCurrentTimestamp(),
-		.own_timeout = own_timeout
+		.own_timeout = own_timeout,
+		.ends_soon = !IsTransactionBlock()
 	};
 
 	if (!turn_lock())

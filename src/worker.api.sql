@@ -209,21 +209,27 @@ CREATE FUNCTION airflow_bp.undo(act_id bigint) RETURNS void
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
 	done airflow_bp.act;
+	undoable boolean;
 BEGIN
 	SELECT * INTO done FROM airflow_bp.act a WHERE a.act_id = undo.act_id FOR UPDATE;
 	IF done IS NULL THEN
 		RAISE EXCEPTION USING ERRCODE = 'BP001', MESSAGE = format('there is no act %s', coalesce(undo.act_id::text, 'NULL')),
 			HINT = 'See the table airflow_bp.act.';
-	ELSIF done.undone_at IS NOT NULL OR done.old ->> 'mode' IS NULL
-		OR (SELECT d.mode FROM airflow_bp.deployment d) IS DISTINCT FROM done.new ->> 'mode' THEN
-		RAISE EXCEPTION USING ERRCODE = 'BP004', MESSAGE = format('act %s cannot be undone', undo.act_id),
-			HINT = 'It was undone before, or the mode has changed since.';
+	ELSIF done.undone_at IS NULL AND done.action = 'pool' THEN
+		undoable := airflow_bp.pool_write_soon(done.new ->> 'pool', (done.new ->> 'slots')::int, (done.old ->> 'slots')::int, 'undo');
+	ELSIF done.undone_at IS NULL AND done.old ->> 'mode' IS NOT NULL
+		AND (SELECT d.mode FROM airflow_bp.deployment d) = done.new ->> 'mode' THEN
+		PERFORM airflow_bp.set_mode(done.old ->> 'mode');
+		undoable := true;
 	END IF;
-	PERFORM airflow_bp.set_mode(done.old ->> 'mode');
+	IF undoable IS NOT TRUE THEN
+		RAISE EXCEPTION USING ERRCODE = 'BP004', MESSAGE = format('act %s cannot be undone', undo.act_id),
+			HINT = 'It was undone before, or what it changed has changed since.';
+	END IF;
 	UPDATE airflow_bp.act a SET undone_at = now() WHERE a.act_id = undo.act_id;
 END
 $$;
-COMMENT ON FUNCTION airflow_bp.undo(bigint) IS 'Takes a logged act back, where nothing has changed since. BP001 no such act, BP004 cannot be undone.';
+COMMENT ON FUNCTION airflow_bp.undo(bigint) IS 'Takes a logged act back, where nothing has changed since: a mode, or the size of a pool, which pool_apply() then leaves alone. BP001 no such act, BP004 cannot be undone.';
 
 
 -- Rights.  What no list names is for the owner of the extension alone.
@@ -232,9 +238,10 @@ CREATE FUNCTION airflow_bp.functions_for(audience text) RETURNS SETOF regprocedu
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
 	SELECT p.oid::regprocedure FROM pg_proc p
 	WHERE p.pronamespace = 'airflow_bp'::regnamespace AND p.proname = ANY (CASE audience
-		WHEN 'reader' THEN '{status,queue,queue_rates,waiting,waiting_summary,tenants,tenant_of,preview,rooms,held,parked,
-			policy_version,policy_wanted,known_heads}'::name[]
-		WHEN 'operator' THEN '{set_mode,set_tenant,drop_tenant,set_cohort,drop_cohort,add_tenant_rule,drop_tenant_rule,undo,tick,recount}'::name[] END)
+		WHEN 'reader' THEN '{status,queue,queue_rates,waiting,waiting_summary,tenants,tenant_of,rooms,held,parked,
+			preview,preview_state,preview_change,explain_tenant,pool_plan,policy_version,policy_wanted,known_heads}'::name[]
+		WHEN 'operator' THEN '{set_mode,set_tenant,drop_tenant,set_cohort,drop_cohort,add_tenant_rule,drop_tenant_rule,
+			set_pool,drop_pool,pool_apply,undo,tick,recount}'::name[] END)
 $$;
 COMMENT ON FUNCTION airflow_bp.functions_for(text) IS 'Functions that grant_reader() gives (audience reader), and those that grant_operator() gives on top (operator).';
 
@@ -272,7 +279,7 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION airflow_bp.grant_operator(regrole) IS
-'Lets a role read and operate: modes, tenants, cohorts, rules, undo, tick, recount. Not enable() and disable(), which change the tables of Airflow, not pg_cron, and no writing to our tables but by functions; set_mode(''off'') is enough to let everything start. Call it again after an upgrade of the extension. BP001 no role.';
+'Lets a role read and operate: modes, tenants, cohorts, rules, pools, undo, tick, recount. Not enable() and disable(), which change the tables of Airflow, not pg_cron, and no writing to our tables but by functions; set_mode(''off'') is enough to let everything start. Call it again after an upgrade of the extension. BP001 no role.';
 
 -- pg_cron is optional, and may be in another database than Airflow.
 

@@ -1,4 +1,4 @@
-"""Who is served among the tasks in `scheduled`: plain Airflow, and with a tenant for what is scarce. See doc/window.md."""
+"""Who is served among the tasks in `scheduled`: plain Airflow, with a tenant for what is scarce, with admit_ahead. See doc/window.md."""
 
 import time
 from contextlib import suppress
@@ -7,8 +7,9 @@ import pytest
 import scenes
 
 PLACES = 24
+AHEAD = 2
 SECONDS = 45
-GATE = [pytest.param(False, id="plain"), pytest.param(True, id="gate")]
+GATE = ["plain", "tenant", "ahead"]
 PASSED_OVER = """
 SELECT count(DISTINCT other.queued_dttm)
 FROM task_instance chain JOIN task_instance other
@@ -19,10 +20,12 @@ WHERE chain.dag_id = 'chain' AND chain.run_id = %s AND other.dag_id <> 'chain'""
 
 @pytest.fixture
 def roomy(stack):
-    """An Airflow whose executor has places to spare; `tenants` maps a name to its rule and limit."""
+    """An Airflow whose executor has places to spare; `tenants` maps a name to its rule and limit; or with admit_ahead."""
 
-    def start(tenants=None, schedulers=1):
-        gate = {} if tenants is None else {"airflow_bp__parking": "on"}
+    def start(tenants=None, schedulers=1, ahead=None):
+        gate = {} if tenants is None and ahead is None else {"airflow_bp__parking": "on"}
+        if ahead is not None:
+            gate["airflow_bp__admit_ahead"] = str(ahead)
         airflow = stack(extension=bool(gate), components=False, **gate)
         airflow.settings["CORE__PARALLELISM"] = PLACES
         airflow.start("api-server", *["scheduler", "scheduler-2"][:schedulers]).wait_ready()
@@ -61,20 +64,22 @@ def passed_over(airflow):
 @pytest.mark.parametrize(
     "dag_id, runs, slow, tenant, rule",
     [
-        pytest.param("window_pool", 10, 0, "window", ("pool", 8), id="pool"),
-        pytest.param("window_dag", 1, 10, "window_dag", ("dag_id", 16), id="max_active_tasks"),
-        pytest.param("window_task", 10, 0, "window_task", ("dag_id", 8), id="max_active_tis_per_dag"),
-        pytest.param("window_dagrun", 1, 10, "window_dagrun", ("dag_id", 8), id="max_active_tis_per_dagrun"),
+        pytest.param("window_pool", 10, 0, "window", ("pool", "pool", 8), id="pool"),
+        pytest.param("window_dag", 1, 10, "window_dag", ("run", "dag_id", 16), id="max_active_tasks"),
+        pytest.param("window_task", 10, 0, "window_task", ("tis", "dag_id", 8), id="max_active_tis_per_dag"),
+        pytest.param("window_dagrun", 1, 10, "window_dagrun", ("tis", "dag_id", 8), id="max_active_tis_per_dagrun"),
     ],
 )
 def test_a_slot_in_each_loop(roomy, gate, dag_id, runs, slow, tenant, rule):
     """Tasks of higher rank whose limit has a slot to give in each loop keep all others from the query."""
-    airflow = roomy({tenant: rule} if gate else None)
+    if gate == "ahead" and rule[0] == "tis":
+        pytest.skip("admit_ahead knows pools and DAGs, not tasks")
+    airflow = roomy({tenant: rule[1:]} if gate == "tenant" else None, ahead=AHEAD if gate == "ahead" else None)
     if slow:
-        start(airflow, "window_full", slow, slow * 500, "scheduled")
+        start(airflow, "window_full", slow, slow * 500, "none" if gate == "ahead" else "scheduled")
     start(airflow, dag_id, runs, 20, "success")
     times, state = passed_over(airflow)
-    if gate:
+    if gate != "plain":
         assert times <= 3 and state == "success"
     else:
         assert times > 10
@@ -113,8 +118,16 @@ def test_sibling(roomy, name, starves):
 
 @pytest.mark.long
 @pytest.mark.parametrize("name, pool, slots", [("big", "window", 8), ("never", "window", 8), ("nowhere", "nowhere", 0)])
-def test_sibling_with_gate(roomy, name, pool, slots):
+def test_sibling_with_tenant(roomy, name, pool, slots):
     airflow = roomy({pool: ("pool", slots)})
+    airflow.trigger(f"window_sibling_{name}")
+    airflow.wait(lambda: sibling(airflow) == "success", SECONDS, "the sibling")
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("name", ["big", "never"])
+def test_sibling_with_ahead(roomy, name):
+    airflow = roomy(ahead=AHEAD)
     airflow.trigger(f"window_sibling_{name}")
     airflow.wait(lambda: sibling(airflow) == "success", SECONDS, "the sibling")
 
@@ -127,7 +140,7 @@ def sibling(airflow):
 @pytest.mark.parametrize("gate", GATE)
 def test_many_slots(roomy, gate):
     """A task of many slots and high rank waits for as long as small ones of low rank want the same pool."""
-    airflow = roomy({"window": ("pool", 6)} if gate else None)
+    airflow = roomy({"window": ("pool", 6)} if gate == "tenant" else None, ahead=AHEAD if gate == "ahead" else None)
     airflow.pool("window", 6)
     start(airflow, "window_small", 1, 20, "success")
     started = time.time()
@@ -139,4 +152,4 @@ def test_many_slots(roomy, gate):
     )
     served = airflow.tasks("window_large", "running", "success") == 1
     print(f"large task served: {served} after {time.time() - started:.1f} s, {passed} small ones started meanwhile")
-    assert served == gate and (gate or passed > 40)
+    assert served == (gate != "plain") and (served or passed > 40)

@@ -22,6 +22,9 @@ INSERT INTO contract VALUES
 ('reader', 'v', false, 'policy_version', '', 'bigint'),
 ('reader', 'v', false, 'policy_wanted', '', 'bigint'),
 ('reader', 'i', false, 'known_heads', '', NULL),
+('reader', 'v', true, 'preview_state', '', 'jsonb'),
+('reader', 'v', true, 'preview_change', 'changes jsonb', 'TABLE(tenant text, cohort text, usage bigint, available_before bigint, available_after bigint, potential_before bigint, potential_after bigint, share_before double precision, share_after double precision, starts_before bigint, starts_after bigint, held_before bigint, held_after bigint, note text)'),
+('reader', 'v', true, 'explain_tenant', 'name text', 'TABLE(line bigint, fact text, subject text, slots bigint, since timestamp with time zone, turn_in interval, detail text)'),
 ('operator', 'v', true, 'set_mode', 'mode text', 'void'),
 ('operator', 'v', true, 'set_tenant', 'name text, nominal integer, cohort text DEFAULT NULL::text, borrowing_limit integer DEFAULT NULL::integer, lending_limit integer DEFAULT NULL::integer, weight double precision DEFAULT 1, queueing text DEFAULT ''strict''::text, count_deferred boolean DEFAULT false, mode text DEFAULT NULL::text', 'void'),
 ('operator', 'v', true, 'drop_tenant', 'name text', 'void'),
@@ -41,6 +44,12 @@ INSERT INTO contract VALUES
 ('owner', 'v', false, 'gate', '', 'trigger'),
 ('owner', 'v', false, 'count', '', 'trigger'),
 ('owner', 'v', false, 'run_changed', '', 'trigger'),
+-- Pools.
+('reader', 's', true, 'pool_plan', '', 'TABLE(pool text, slots integer, owner_slots integer, "least" integer, most integer, occupied bigint, demand bigint, proposed integer, reason text, allowed boolean)'),
+('operator', 'v', true, 'pool_apply', '', 'integer'),
+('operator', 'v', true, 'set_pool', 'name text, at_least integer, at_most integer, step integer DEFAULT 8, period interval DEFAULT ''00:05:00''::interval, act boolean DEFAULT false', 'void'),
+('operator', 'v', true, 'drop_pool', 'name text, restore boolean DEFAULT true', 'void'),
+('owner', 'v', false, 'write_as_owner', 'relation regclass, statement text', 'bigint'),
 ('public', 'v', false, 'look_useful', 'dag_id character varying, run_id character varying, seen_by oid', 'boolean');
 
 CREATE ROLE bp_nobody;
@@ -90,6 +99,7 @@ SELECT columns_are('airflow_bp', t, c, t || ': columns') FROM (VALUES
 	('tenant', '{name,nominal,cohort,borrowing_limit,lending_limit,weight,queueing,count_deferred,mode}'),
 	('cohort', '{name,parent,nominal,borrowing_limit,lending_limit,weight}'),
 	('tenant_rule', '{place,tenant,match_on,pattern,exact}'),
+	('pool_policy', '{pool,least,most,step,period,act,owner_slots,our_slots,changed_at,low_since,low_seen,error}'),
 	('decision', '{at,verdict,reason,tenant,dag_id,run_id,task_id,map_index,try_number,slots,detail}'),
 	('act', '{act_id,at,actor,action,old,new,undone_at}')) v (t, c);
 SELECT col_type_is('airflow_bp', t, c, y, t || '.' || c) FROM (VALUES
@@ -100,7 +110,7 @@ SELECT col_type_is('airflow_bp', t, c, y, t || '.' || c) FROM (VALUES
 	('tenant_rule', 'place', 'integer'), ('tenant_rule', 'pattern', 'text'),
 	('decision', 'at', 'timestamp with time zone'), ('decision', 'slots', 'integer'),
 	('act', 'act_id', 'bigint'), ('act', 'old', 'jsonb'), ('act', 'new', 'jsonb'), ('act', 'undone_at', 'timestamp with time zone')) v (t, c, y);
-SELECT col_is_pk('airflow_bp', t, c, t || ': key') FROM (VALUES ('deployment', 'singleton'), ('tenant', 'name'), ('cohort', 'name'), ('tenant_rule', 'place'), ('act', 'act_id')) v (t, c);
+SELECT col_is_pk('airflow_bp', t, c, t || ': key') FROM (VALUES ('deployment', 'singleton'), ('tenant', 'name'), ('cohort', 'name'), ('tenant_rule', 'place'), ('pool_policy', 'pool'), ('act', 'act_id')) v (t, c);
 SELECT fk_ok('airflow_bp', 'tenant', 'cohort', 'airflow_bp', 'cohort', 'name', 'pg_dump puts cohorts before their tenants');
 SELECT is_empty($$SELECT FROM pg_constraint WHERE contype = 'f' AND conrelid = 'airflow_bp.cohort'::regclass$$, 'and has no cycle of foreign keys');
 SELECT trigger_is('airflow_bp', t, 'policy_changed', 'airflow_bp', 'policy_changed', t || ': a change wakes the worker')
@@ -116,9 +126,9 @@ SELECT is_empty($$
 	WHERE NOT EXISTS (SELECT FROM pg_depend d JOIN pg_extension e ON e.oid = d.refobjid AND e.extname = 'airflow_bp'
 		WHERE d.classid = o.class AND d.objid = o.oid AND d.refclassid = 'pg_extension'::regclass AND d.deptype = 'e')$$, 'all of it belongs to the extension');
 SELECT set_eq($$SELECT unnest(extconfig)::regclass::text FROM pg_extension WHERE extname = 'airflow_bp'$$,
-	ARRAY['airflow_bp.deployment', 'airflow_bp.cohort', 'airflow_bp.tenant', 'airflow_bp.tenant_rule', 'airflow_bp.act', 'airflow_bp.act_act_id_seq'], 'pg_dump keeps policy and acts');
+	ARRAY['airflow_bp.deployment', 'airflow_bp.cohort', 'airflow_bp.tenant', 'airflow_bp.tenant_rule', 'airflow_bp.pool_policy', 'airflow_bp.act', 'airflow_bp.act_act_id_seq'], 'pg_dump keeps policy and acts');
 SELECT is_empty($$SELECT FROM pg_extension, unnest(extcondition) c WHERE extname = 'airflow_bp' AND c <> ''$$, 'all rows of them');
-SELECT is_empty($$SELECT FROM airflow_bp.deployment UNION ALL SELECT FROM airflow_bp.cohort UNION ALL SELECT FROM airflow_bp.tenant UNION ALL SELECT FROM airflow_bp.tenant_rule$$, 'and a new extension has none that a restore would meet');
+SELECT is_empty($$SELECT FROM airflow_bp.deployment UNION ALL SELECT FROM airflow_bp.cohort UNION ALL SELECT FROM airflow_bp.tenant UNION ALL SELECT FROM airflow_bp.tenant_rule UNION ALL SELECT FROM airflow_bp.pool_policy$$, 'and a new extension has none that a restore would meet');
 
 -- What preview() answers with.
 SELECT set_eq(format('SELECT jsonb_object_keys(airflow_bp.preview(%L)%s)', '{"tenants": [{"name": "a", "nominal": 1}], "pending": [{"id": "1", "tenant": "a", "slots": 2}]}', path),

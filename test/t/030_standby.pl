@@ -14,6 +14,7 @@ value($primary, 'SELECT test.enforce(2)', 'lone');
 enforce($primary, 2);
 is(value($primary, "SELECT test.ask('a1', 1, 5)"), 2, 'the primary enforces');
 wait_for($primary, 'SELECT count(*) > 0 FROM airflow_bp.decision', 'and logs');
+value($primary, "SELECT airflow_bp.set_pool('default_pool', 1, 200, act => true)");
 
 $primary->backup('base');
 my $standby = PostgreSQL::Test::Cluster->new('standby');
@@ -27,6 +28,7 @@ is(value($standby, 'SELECT worker_pid IS NULL AND drift_slots IS NULL FROM airfl
 is(value($standby, "SELECT count(*) FROM pg_stat_activity WHERE backend_type LIKE 'airflow_bp%'"), 0, 'no worker');
 is(value($standby, 'SELECT sum(tasks) FROM airflow_bp.waiting_summary()'), value($primary, 'SELECT sum(tasks) FROM airflow_bp.waiting_summary()'), 'waiting_summary() as on the primary');
 is(value($standby, "SELECT scheduled FROM airflow_bp.queue('deployment')"), 2, 'queue()');
+is(value($standby, "SELECT concat_ws(' ', slots, demand, reason, allowed) FROM airflow_bp.pool_plan()"), '128 demand not known f', 'pool_plan()');
 is(value($standby, 'SELECT count(*) FROM airflow_bp.held()'), 0, 'held() is empty');
 is(value($standby, "SELECT airflow_bp.tenant_of('a1')"), 'a', 'tenant_of()');
 foreach my $call ('tick()', 'recount()')
