@@ -80,7 +80,7 @@ def test_a_slot_in_each_loop(roomy, gate, dag_id, runs, slow, tenant, rule):
     start(airflow, dag_id, runs, 20, "success")
     times, state = passed_over(airflow)
     if gate != "plain":
-        assert times <= 3 and state == "success"
+        assert times <= 5 and state == "success"
     else:
         assert times > 10
 
@@ -136,8 +136,9 @@ def sibling(airflow):
     return airflow.pg.value("SELECT state FROM task_instance WHERE task_id = 'sibling'")
 
 
-@pytest.mark.long
-@pytest.mark.parametrize("gate", GATE)
+@pytest.mark.parametrize(
+    "gate", [pytest.param("plain", marks=pytest.mark.long), pytest.param("tenant", marks=pytest.mark.long), "ahead"]
+)
 def test_many_slots(roomy, gate):
     """A task of many slots and high rank waits for as long as small ones of low rank want the same pool."""
     airflow = roomy({"window": ("pool", 6)} if gate == "tenant" else None, ahead=AHEAD if gate == "ahead" else None)

@@ -16,6 +16,7 @@ INSERT INTO contract VALUES
 ('reader', 's', true, 'waiting_summary', '', 'TABLE(reason text, tasks bigint, slots bigint, oldest interval, example text)'),
 ('reader', 'v', true, 'tenants', '', 'TABLE(name text, cohort text, nominal integer, borrowing_limit integer, lending_limit integer, weight double precision, usage bigint, available bigint, borrowed bigint, share double precision, held bigint, oldest_held interval, admitted_total bigint)'),
 ('reader', 's', true, 'tenant_of', 'dag_id text, pool text DEFAULT NULL::text, queue text DEFAULT NULL::text', 'text'),
+('reader', 's', true, 'rooms', 'airflow_schema text DEFAULT airflow_bp.airflow_schema_name()', 'TABLE(kind text, name text, most bigint)'),
 ('reader', 'i', false, 'preview', 'input jsonb', 'jsonb'),
 ('reader', 'v', true, 'held', '', 'TABLE(ti_id uuid, dag_id text, run_id text, task_id text, map_index integer, tenant text, slots integer, priority integer, first_asked timestamp with time zone, last_asked timestamp with time zone, asks bigint, reason text, granted boolean, run_parked boolean)'),
 ('reader', 'v', true, 'parked', '', 'TABLE(dag_id text, run_id text, reason text, parked_since timestamp with time zone, next_look timestamp with time zone, last_look timestamp with time zone)'),
@@ -143,7 +144,8 @@ SELECT throws_ok(format('SELECT airflow_bp.preview(%L)', input), code, NULL, 'pr
 SELECT is((SELECT context FROM pg_settings WHERE name = 'airflow_bp.' || n), c, 'airflow_bp.' || n) FROM (VALUES
 	('database', 'postmaster'), ('max_held', 'postmaster'), ('max_tenants', 'postmaster'), ('max_dags', 'postmaster'), ('max_runs', 'postmaster'),
 	('airflow_schema', 'superuser'), ('startup_hold', 'sighup'), ('ask_timeout', 'sighup'), ('grant_timeout', 'sighup'), ('ready_grace', 'sighup'),
-	('park_for', 'sighup'), ('parking', 'superuser'), ('recount_period', 'sighup'), ('log_retention', 'sighup')) v (n, c);
+	('park_for', 'sighup'), ('parking', 'superuser'), ('admit_ahead', 'sighup'), ('max_age', 'sighup'), ('age_priority', 'sighup'), ('age_tasks', 'sighup'),
+	('usage_half_life', 'sighup'), ('recount_period', 'sighup'), ('log_retention', 'sighup')) v (n, c);
 
 SELECT * FROM finish();
 ROLLBACK;
