@@ -59,8 +59,7 @@ SELECT * FROM test.plan;
 SELECT test.tasks('a1', 1, 2, 'p', 'running'), test.tasks('a1', 3, 3, 'p', 'queued'), test.tasks('a1', 4, 6, 'p', 'scheduled', 2),
 	test.tasks('a1', 7, 8, 'p', 'deferred'), test.tasks('a1', 9, 9, 'p', 'up_for_retry'), test.tasks('a1', 10, 10, 'p'),
 	test.tasks('a1', 11, 11, 'p', 'restarting'), test.tasks('a2', 1, 2, 'd', 'deferred', 3), test.tasks('a2', 3, 3, 'd', 'running');
-SELECT airflow_bp.set_pool('p', 2, 20, 4), airflow_bp.set_pool('d', 1, 20), airflow_bp.set_pool('endless', 1, 20, act => true),
-	airflow_bp.set_pool('x''); DROP TABLE slot_pool; --', 5, 2147483647, 2147483647, act => true);
+SELECT airflow_bp.set_pool('p', 2, 20, 4), airflow_bp.set_pool('d', 1, 20), airflow_bp.set_pool('endless', 1, 20, act => true);
 -- By SQL, before anything is enabled.
 SELECT * FROM test.plan;
 SELECT airflow_bp.pool_apply();
@@ -74,9 +73,12 @@ UNION ALL SELECT slots_held FROM airflow_bp.queue_from_tables('pool', '{}') WHER
 
 -- Only what is allowed is written, nothing in mode off; hostile names are names.
 SELECT airflow_bp.set_mode('off');
+SELECT airflow_bp.set_pool('x''); DROP TABLE slot_pool; --', 5, 2147483647, 2147483647, act => true);
 SELECT airflow_bp.pool_apply();
+SELECT pool, reason, allowed FROM test.plan;
 SELECT airflow_bp.set_mode('observe');
 SELECT airflow_bp.pool_apply(), airflow_bp.pool_apply();
+SELECT pool, reason, allowed FROM test.plan;
 TABLE test.pools;
 TABLE test.acts;
 SELECT airflow_bp.drop_pool('x''); DROP TABLE slot_pool; --'), airflow_bp.drop_pool('endless');

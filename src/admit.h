@@ -82,6 +82,7 @@ typedef struct AdmitNode
 	bool		claims_stale;	/* of a root: ADMIT_CLAIMED is to be made anew */
 	AdmitShape *head;			/* shape whose task would be admitted */
 	int64_t		entering;		/* by how much that would raise the usage */
+	bool		overdue;		/* the head's tenant uses nothing, and the head has all of its age */
 } AdmitNode;
 
 /* Tasks of one DAG, where the DAGs of a tenant share by their decayed usage. */

@@ -2,7 +2,7 @@
  * admit_fill.c - who goes next, over whole trees.  Pure: no PostgreSQL.
  *
  * Progressive filling: one task at a time, from the root down to the child
- * whose share would be lowest after the admission.  Each cohort keeps its
+ * whose share would be lowest after the admission, unless one is overdue.  Each cohort keeps its
  * children in a heap, so an admission touches one path.  During a fill usage
  * only grows; what did not fit is left out until the next fill.  It is out as
  * soon as it does not fit, lest it stand for its cohort: after an admission
@@ -36,7 +36,10 @@ borrowed_then(const AdmitNode *node)
 	return above(node->usage[ADMIT_USED] + node->entering, node->quota);
 }
 
-/* Siblings have the same potential above them, so it does not matter. */
+/*
+ * Who borrows nothing, then who is overdue, then by share: siblings have the
+ * same potential above them, so it does not matter.
+ */
 static int
 compare_shares(const AdmitNode *x, const AdmitNode *y)
 {
@@ -45,9 +48,11 @@ compare_shares(const AdmitNode *x, const AdmitNode *y)
 	Wide		left = (Wide) bx * y->weight;
 	Wide		right = (Wide) by * x->weight;
 
-	if (left != right)
-		return left < right ? -1 : 1;
-	return (bx > 0) - (by > 0);
+	if (bx == 0 || by == 0)
+		return (bx > 0) - (by > 0);
+	if (x->overdue != y->overdue)
+		return x->overdue ? -1 : 1;
+	return (left > right) - (left < right);
 }
 
 static bool
@@ -82,6 +87,14 @@ first_shape(const AdmitFill *fill, AdmitNode *tenant)
 	}
 }
 
+/* Has a tenant waited so long for a first slot that its share no longer matters? */
+static bool
+is_overdue(const AdmitFill *fill, const AdmitNode *tenant)
+{
+	return fill->order.max_age > 0 && tenant->usage[ADMIT_USED] <= 0 &&
+		admit_shape_age(tenant->head, fill->now) >= fill->order.max_age;
+}
+
 /* Enter a node for the contest above it with the best that it has. */
 static void
 contend(AdmitFill *fill, AdmitNode *node)
@@ -97,6 +110,7 @@ contend(AdmitFill *fill, AdmitNode *node)
 	{
 		node->head = first_shape(fill, node);
 		node->entering = node->head->slots;
+		node->overdue = is_overdue(fill, node);
 	}
 	else
 	{
@@ -105,6 +119,7 @@ contend(AdmitFill *fill, AdmitNode *node)
 
 		node->head = winner->head;
 		node->entering = above(usage + winner->entering, winner->kept) - above(usage, winner->kept);
+		node->overdue = winner->overdue;
 	}
 	heap_add(contest, &node->place, node_before);
 }

@@ -88,16 +88,23 @@ admit_shape_flow_usage(const AdmitShape *shape, const AdmitOrder *order, int64_t
 	return admit_flow_usage(shape->flow, order->half_life, now);
 }
 
+/* Age of the first of a shape. */
+int64_t
+admit_shape_age(const AdmitShape *shape, int64_t now)
+{
+	int64_t		from = admit_shape_first(shape)->asked;
+
+	if (shape->aged_from > from)
+		from = shape->aged_from;
+	return now > from ? now - from : 0;
+}
+
 /* Note what the order of a shape that is not empty depends on. */
 void
 admit_shape_rank(AdmitShape *shape, const AdmitOrder *order, int64_t now)
 {
-	int64_t		from = admit_shape_first(shape)->asked;
-	int64_t		age;
+	int64_t		age = admit_shape_age(shape, now);
 
-	if (shape->aged_from > from)
-		from = shape->aged_from;
-	age = now > from ? now - from : 0;
 	if (age > order->max_age)
 		age = order->max_age;
 	shape->effective = shape->priority * 1000;

@@ -141,10 +141,10 @@ def test_lender_wakes(airflow):
 
 
 def test_light_tenant_ends(airflow):
-    """A heavy tenant that always has work does not starve a light one."""
+    """A heavy tenant that always has work does not starve one whose share is less than a slot."""
     cohort(airflow, "uneven", 0)
-    tenants(airflow, "uneven", light=(0, 1), heavy=(0, 4))
-    demand(airflow, heavy=(40, 1), light=(3, 1))
+    tenants(airflow, "uneven", light=(0, 1), heavy=(0, 6))
+    demand(airflow, heavy=(100, 1), light=(3, 1))
     cohort(airflow, "uneven", 5)
     airflow.wait(lambda: ended(airflow, "light", 3), 60, "the light tenant to end")
     assert held(airflow, "heavy") > 0, "it ended when the heavy tenant had no more work"

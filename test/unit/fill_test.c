@@ -128,17 +128,23 @@ model_flow(const Model *m, int task)
 
 /* Only the first of a shape is asked. */
 static int64_t
+model_age(const Model *m, int task)
+{
+	int64_t		asked = plan.task[task].asked;
+	int64_t		aged_from = m->aged_from[shape_of(task)];
+
+	return above(plan.now, asked > aged_from ? asked : aged_from);
+}
+
+static int64_t
 model_effective(const Model *m, int task)
 {
-	int64_t		from = plan.task[task].asked;
 	int64_t		base = plan.task[task].priority * 1000;
 	double		part;
 
 	if (plan.order.max_age == 0)
 		return base;
-	if (m->aged_from[shape_of(task)] > from)
-		from = m->aged_from[shape_of(task)];
-	part = (double) above(plan.now, from) / plan.order.max_age;
+	part = (double) model_age(m, task) / plan.order.max_age;
 	return base + llround(plan.order.age_priority * 1000 * (part > 1 ? 1 : part));
 }
 
@@ -266,13 +272,24 @@ compare_shares(int64_t borrowed_a, int64_t weight_a, int64_t borrowed_b, int64_t
 	return (a > b) - (a < b);
 }
 
+/* Has a task all of its age, while its tenant uses nothing? */
+static bool
+overdue(const Model *m, int task)
+{
+	return plan.order.max_age > 0 && model_age(m, task) >= plan.order.max_age &&
+		m->used[plan.task[task].tenant] == 0;
+}
+
 /* Does node a with task x go before its sibling b with task y? */
 static bool
 node_before(const Model *m, int a, int x, int b, int y)
 {
-	int			shares = compare_shares(borrowed_after(m, a, x), plan.node[a].weight,
-										borrowed_after(m, b, y), plan.node[b].weight);
+	int64_t		borrowed_a = borrowed_after(m, a, x);
+	int64_t		borrowed_b = borrowed_after(m, b, y);
+	int			shares = compare_shares(borrowed_a, plan.node[a].weight, borrowed_b, plan.node[b].weight);
 
+	if (borrowed_a > 0 && borrowed_b > 0 && overdue(m, x) != overdue(m, y))
+		return overdue(m, x);
 	if (shares != 0)
 		return shares < 0;
 	if (model_effective(m, x) != model_effective(m, y))
@@ -650,6 +667,53 @@ test_passed(void)
 	   "a claim ends when another task is the first");
 }
 
+/*
+ * Tenants of one cohort with 5 slots, all used by the heavy one of weight 6.
+ * Each instant one slot is given back, by who has had it longest, and filled.
+ * The heavy one has 5 / 6 then and a light one of weight 1 has 1 / 1: it goes
+ * only when it is overdue, at 10, and then at each 10 more.  Returns the
+ * instants at which light tasks are admitted; nested: light is below a cohort.
+ */
+static const char *
+light_instants(double weight, bool nested)
+{
+	static char instants[100];
+	static Forest forest;
+	AdmitFill	fill;
+	int			uses[5] = {3, 3, 3, 3, 3};
+	int			length = 0;
+
+	instants[0] = '\0';
+	plan = (Plan) {.nodes = 4, .tasks = 40, .order = {.max_age = 10, .age_tasks = 1}};
+	plan.node[0] = (PlanNode) {-1, 0, true, 5, NO_LIMIT, NO_LIMIT, 1, false, 0};
+	plan.node[1] = (PlanNode) {0, 1, true, 0, NO_LIMIT, NO_LIMIT, admit_weight(weight), false, 0};
+	plan.node[2] = (PlanNode) {nested ? 1 : 0, 1, false, 0, NO_LIMIT, NO_LIMIT, admit_weight(weight), false, 0};
+	plan.node[3] = (PlanNode) {0, 1, false, 0, NO_LIMIT, NO_LIMIT, admit_weight(6), false, 5};
+	for (int i = 0; i < plan.tasks; i++)
+		plan.task[i] = (PlanTask) {.tenant = i < 4 ? 2 : 3, .slots = 1};
+	forest_build(&forest, &plan, false);
+	for (plan.now = 0; plan.now <= 35; plan.now++)
+	{
+		int		   *oldest = &uses[plan.now % 5];
+
+		admit_use(&forest.node[*oldest], -1);
+		forest_begin(&forest, &plan, &fill, false);
+		*oldest = plan.task[forest_next(&forest, &fill)].tenant;
+		if (*oldest == 2)
+			length += snprintf(instants + length, sizeof(instants) - length, "%d ", (int) plan.now);
+	}
+	return instants;
+}
+
+static void
+test_overdue(void)
+{
+	ok(is(light_instants(1, false), "10 20 30 "), "who has less than a slot has one at each max_age");
+	ok(is(light_instants(0, false), "10 20 30 "), "with weight 0 as well");
+	ok(is(light_instants(1, true), "10 20 30 "), "and below a cohort");
+	ok(is(light_instants(2, false), "0 5 10 15 "), "who has a slot by its weight goes by its weight");
+}
+
 /* The tasks that one fill of the plan admits. */
 static int
 admitted_set(bool *admitted)
@@ -737,6 +801,7 @@ main(void)
 	test_exact();
 	test_huge();
 	test_passed();
+	test_overdue();
 	test_capacity();
 	test_reasons();
 	test_forests();
