@@ -320,6 +320,19 @@ account_due_all(DbState *db)
 	}
 }
 
+/* What was due has been done, or is to be marked anew. */
+void
+account_forget_due(DbState *db)
+{
+	while (db->due != NO_TENANT)
+	{
+		TenantState *root = account_tenant(db->due);
+
+		db->due = root->next_due;
+		root->due = false;
+	}
+}
+
 /* The pool and the DAG of a class promise room, or need not keep it any more. */
 void
 account_promise(ClassEntry *class, int64 slots, int64 tasks)

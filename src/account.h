@@ -120,6 +120,7 @@ extern int	account_find_tenant(DbState *db, const char *name, bool cohort, bool 
 extern void account_use(TenantState *tenant, int64 *part, int64 slots);
 extern void account_due(DbState *db, TenantState *tenant);
 extern void account_due_all(DbState *db);
+extern void account_forget_due(DbState *db);
 extern void account_promise(ClassEntry *class, int64 slots, int64 tasks);
 extern void account_clear_rooms(DbState *db);
 extern void account_set_room(NameKind kind, Str name, int64 limit);

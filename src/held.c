@@ -534,18 +534,6 @@ fill_trees(DbState *db, TimestampTz now, Key *runs, int max_runs)
 	return nruns;
 }
 
-static void
-forget_due(DbState *db)
-{
-	while (db->due != NO_TENANT)
-	{
-		TenantState *root = account_tenant(db->due);
-
-		db->due = root->next_due;
-		root->due = false;
-	}
-}
-
 /* Grant what fits where somebody may go, and have the runs of the granted looked at. */
 void
 held_grant_all(DbState *db)
@@ -558,7 +546,7 @@ held_grant_all(DbState *db)
 		LWLockAcquire(shmem->lock, LW_EXCLUSIVE);
 		n = db->ready ? fill_trees(db, GetCurrentTimestamp(), runs, FILL_BATCH) : 0;
 		if (n < FILL_BATCH && db->ready)
-			forget_due(db);
+			account_forget_due(db);
 		LWLockRelease(shmem->lock);
 		for (int i = 0; i < n; i++)
 			park_run_useful(db, runs[i]);

@@ -199,7 +199,14 @@ read_tenants(DbState *db)
 		dflt |= !list.rows[i].cohort && strcmp(list.rows[i].name, DEFAULT_TENANT) == 0;
 	}
 	if (!dflt)
-		list.rows[list.n++] = (TenantRow) {.name = DEFAULT_TENANT, .parent = -1, .node.nominal = NO_LIMIT};
+		list.rows[list.n++] = (TenantRow) {
+			.name = DEFAULT_TENANT,
+			.parent = -1,
+			.node.nominal = NO_LIMIT,
+			.node.borrowing_limit = NO_LIMIT,
+			.node.lending_limit = NO_LIMIT,
+			.node.weight = ADMIT_WEIGHT_ONE
+		};
 	cut_cycles(&list);
 	for (int i = 0; i < list.n; i++)
 		list.rows[i].index = tenant_index(db, list.rows[i].name, list.rows[i].cohort);
@@ -329,6 +336,7 @@ apply_node(AdmitNode *node, const AdmitNode *policy)
 static void
 apply_tenants(DbState *db, const TenantList *list)
 {
+	account_forget_due(db);		/* a root may become a child */
 	unlist_all(db);
 	db->limited = false;
 	db->tenants_lost = 0;

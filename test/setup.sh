@@ -157,7 +157,8 @@ build()
 	flags=("PG_CONFIG=$PG_CONFIG")
 	say "build${1:+ with $1}"
 	if [ "${1:-}" = asserts ]; then
-		mkdir -p build/asserts && cp -ru Makefile airflow_bp.control src build/asserts/ && cd build/asserts || exit 1
+		mkdir -p build/asserts/src && cp -u Makefile airflow_bp.control build/asserts/ && cp -u src/*.[ch] src/*.sql build/asserts/src/ &&
+			cd build/asserts || exit 1
 		flags+=(ASSERT=1)
 	fi
 	out=$(make -s "${flags[@]}" 2>&1) || { printf '%s\n' "$out" | tail -n 40 >&2; die "the extension does not build"; }
