@@ -3,19 +3,6 @@
 \set setup :top '/test/fixtures/regress.sql'
 \set ECHO none
 \i :setup
-CREATE FUNCTION test.tenant(name text, nominal int, cohort text DEFAULT 'all', borrowing int DEFAULT NULL, lending int DEFAULT NULL) RETURNS void
-LANGUAGE plpgsql AS $$
-BEGIN
-	PERFORM airflow_bp.set_tenant(name, nominal, cohort, borrowing, lending);
-	IF NOT EXISTS (SELECT FROM airflow_bp.tenant_rule r WHERE r.tenant = $1) THEN
-		PERFORM airflow_bp.add_tenant_rule(name, 'dag_id', name || '*');
-	END IF;
-END
-$$;
-CREATE FUNCTION test.finish(dag text, n int) RETURNS void LANGUAGE sql AS $$
-	UPDATE task_instance SET state = 'success'
-	WHERE id IN (SELECT id FROM task_instance WHERE dag_id = dag AND state = 'scheduled' ORDER BY id LIMIT n)
-$$;
 -- Columns in which a tenant differs before and after; all that is known of one.
 CREATE FUNCTION test.change(changes jsonb) RETURNS TABLE (tenant text, cohort text, usage bigint, available text, potential text, share text,
 	starts text, held text, note text) LANGUAGE sql AS $$
@@ -181,7 +168,7 @@ RESET ROLE;
 
 SELECT test.clean();
 SELECT airflow_bp.tick();
-DROP FUNCTION test.foreseen, test.granted, test.explain, test.change, test.finish, test.tenant, test.refused;
+DROP FUNCTION test.foreseen, test.granted, test.explain, test.change, test.refused;
 DROP EXTENSION airflow_bp;
 DROP OWNED BY explain_reader;
 DROP ROLE explain_reader;

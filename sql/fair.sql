@@ -7,27 +7,6 @@ CREATE VIEW test.held AS
 SELECT dag_id, task_id, tenant, slots, priority, reason, granted FROM airflow_bp.held() ORDER BY dag_id, task_id COLLATE "C";
 CREATE VIEW test.tenants AS
 SELECT name, cohort, nominal, weight, usage, available, borrowed, share, held FROM airflow_bp.tenants() WHERE name <> 'default' ORDER BY name COLLATE "C";
--- DAGs x* are of the tenant x.
-CREATE FUNCTION test.tenant(name text, nominal int, borrowing int DEFAULT NULL, lending int DEFAULT NULL, weight float8 DEFAULT 1,
-	queueing text DEFAULT 'strict') RETURNS void LANGUAGE plpgsql AS $$
-BEGIN
-	PERFORM airflow_bp.set_tenant(name, nominal, 'all', borrowing, lending, weight, queueing);
-	IF NOT EXISTS (SELECT FROM airflow_bp.tenant_rule r WHERE r.tenant = $1) THEN
-		PERFORM airflow_bp.add_tenant_rule(name, 'dag_id', name || '*');
-	END IF;
-END
-$$;
--- So many running tasks of a DAG end.
-CREATE FUNCTION test.finish(dag text, n int) RETURNS void LANGUAGE sql AS $$
-	UPDATE task_instance SET state = 'success'
-	WHERE id IN (SELECT id FROM task_instance WHERE dag_id = dag AND state = 'scheduled' ORDER BY id LIMIT n)
-$$;
--- As often as tasks wait and slots are free, all that are held ask again.
-CREATE FUNCTION test.ask_again() RETURNS bigint LANGUAGE sql AS $$
-	WITH passed AS (UPDATE task_instance SET state = 'scheduled', try_number = try_number + 1
-		WHERE id IN (SELECT ti_id FROM airflow_bp.held()) RETURNING 1)
-	SELECT count(*) FROM passed
-$$;
 CREATE VIEW test.usage AS
 SELECT string_agg(name || ' ' || usage, ', ' ORDER BY name) AS usage FROM airflow_bp.tenants() WHERE name <> 'default';
 CREATE VIEW test.granted AS
@@ -137,17 +116,6 @@ UPDATE task_instance SET state = 'removed' WHERE state IS NULL OR state = 'sched
 SELECT airflow_bp.tick();
 
 -- A low priority gains with age.  Ten go first, then the next begin to age.
-CREATE FUNCTION test.settled(name text, value text) RETURNS boolean LANGUAGE plpgsql AS $$
-BEGIN
-	FOR i IN 1 .. 6000 LOOP
-		IF current_setting(name) = value THEN
-			RETURN true;
-		END IF;
-		PERFORM pg_sleep(0.01);
-	END LOOP;
-	RETURN false;
-END
-$$;
 ALTER SYSTEM SET airflow_bp.max_age = '10s';
 ALTER SYSTEM SET airflow_bp.age_priority = 1000000;
 SELECT pg_reload_conf();

@@ -7,22 +7,6 @@ CREATE VIEW test.held AS
 SELECT dag_id, reason, granted, count(*) AS tasks FROM airflow_bp.held() GROUP BY 1, 2, 3 ORDER BY 1, 2, 3;
 CREATE VIEW test.scheduled AS
 SELECT pool, sum(pool_slots) AS slots FROM task_instance WHERE state = 'scheduled' GROUP BY 1 ORDER BY 1;
-CREATE FUNCTION test.ask_again() RETURNS bigint LANGUAGE sql AS $$
-	WITH passed AS (UPDATE task_instance SET state = 'scheduled', try_number = try_number + 1
-		WHERE id IN (SELECT ti_id FROM airflow_bp.held()) RETURNING 1)
-	SELECT count(*) FROM passed
-$$;
-CREATE FUNCTION test.settled(name text, value text) RETURNS boolean LANGUAGE plpgsql AS $$
-BEGIN
-	FOR i IN 1 .. 6000 LOOP
-		IF current_setting(name) = value THEN
-			RETURN true;
-		END IF;
-		PERFORM pg_sleep(0.01);
-	END LOOP;
-	RETURN false;
-END
-$$;
 INSERT INTO slot_pool (id, pool, slots, include_deferred) VALUES (101, 'small', 3, false), (102, 'endless', -1, false), (103, 'patient', 3, true);
 INSERT INTO dag_bundle (name, active) VALUES ('b', true) ON CONFLICT DO NOTHING;
 INSERT INTO dag (dag_id, is_paused, is_stale, bundle_name, max_active_tasks, max_consecutive_failed_dag_runs, has_task_concurrency_limits, timetable_type, partition_mapper_info)

@@ -7,22 +7,7 @@ SET client_min_messages = warning;
 CREATE SCHEMA bench;
 CREATE TABLE bench.result (scene text, ms float8);
 
--- Wait until what is true of shared memory is true; an error after ten seconds.
-CREATE PROCEDURE bench.await(condition text) LANGUAGE plpgsql AS $$
-DECLARE
-	deadline timestamptz := clock_timestamp() + interval '10 seconds';
-	met boolean;
-BEGIN
-	LOOP
-		EXECUTE 'SELECT ' || condition INTO met;
-		COMMIT;
-		EXIT WHEN met;
-		IF clock_timestamp() > deadline THEN
-			RAISE EXCEPTION 'not in ten seconds: %', condition;
-		END IF;
-	END LOOP;
-END
-$$;
+\ir await.sql
 
 CREATE FUNCTION bench.ask(wanted uuid[]) RETURNS bigint LANGUAGE plpgsql AS $$
 DECLARE

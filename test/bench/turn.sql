@@ -16,22 +16,7 @@ FROM generate_series(1, 1000) i, generate_series(1, 51) n;
 ANALYZE;
 SELECT airflow_bp.enable('enforce');
 
-CREATE PROCEDURE bench.await(condition text) LANGUAGE plpgsql AS $$
-DECLARE
-	deadline timestamptz := clock_timestamp() + interval '60 seconds';
-	met boolean;
-BEGIN
-	LOOP
-		EXECUTE 'SELECT ' || condition INTO met;
-		COMMIT;
-		EXIT WHEN met;
-		IF clock_timestamp() > deadline THEN
-			RAISE EXCEPTION 'not in a minute: %', condition;
-		END IF;
-	END LOOP;
-END
-$$;
-
+\ir await.sql
 CALL bench.await('ready AND airflow_bp.policy_version() = airflow_bp.policy_wanted() FROM airflow_bp.memory_state()');
 -- The first ask of a DAG is held until its tenant is known.
 UPDATE task_instance SET state = 'scheduled' WHERE task_id = 't1';
