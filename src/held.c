@@ -18,7 +18,7 @@
 #include "spi.h"
 
 #define FILL_BATCH 256
-#define HELD_PER_SHAPE 4		/* room for a quarter as many shapes as tasks */
+#define HELD_PER_SHAPE 8		/* tasks for each shape that there is room for */
 
 /* Tasks of a tenant that are alike; of one DAG and pool, where that matters. */
 typedef struct ShapeKey
