@@ -66,6 +66,6 @@ $$;
 CALL bench.free(1000);
 
 CREATE TABLE bench.result AS
-SELECT (SELECT held FROM airflow_bp.memory_state()) AS held,
+SELECT (SELECT held FROM airflow_bp.memory_state()) AS held, (SELECT count(*) FROM airflow_bp.held_entries() WHERE granted) AS granted,
 	(SELECT percentile_cont(0.5) WITHIN GROUP (ORDER BY ms)::numeric(10, 3) FROM bench.turn) AS quiet,
 	(SELECT percentile_cont(0.5) WITHIN GROUP (ORDER BY ms)::numeric(10, 3) FROM bench.freed) AS freed;
