@@ -45,11 +45,12 @@ def tenants(airflow, cohort, **policies):
 
 
 def demand(airflow, **runs):
-    """Have so many tasks of each DAG wait that nobody may start yet."""
+    """Have so many tasks of each DAG wait, on top of those of another test, that nobody may start yet."""
+    before = {name: held(airflow, name) for name in runs}
     for name, (count, seconds) in runs.items():
         airflow.trigger_many(f"fair_{name}", count, seconds=seconds)
     for name, (count, _) in runs.items():
-        airflow.wait(lambda: held(airflow, name) == count, 60, f"{count} held tasks of {name}")
+        airflow.wait(lambda: held(airflow, name) == before[name] + count, 60, f"{count} more held tasks of {name}")
 
 
 def held(airflow, name):
