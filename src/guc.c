@@ -54,7 +54,7 @@ guc_init_preloaded(void)
 							   NULL, NULL, NULL);
 	define_capacity("airflow_bp.max_held", "Held tasks that keep their place in line.",
 					&guc_max_held, DEFAULT_MAX_HELD, 10000000);
-	define_capacity("airflow_bp.max_tenants", "Tenants.",
+	define_capacity("airflow_bp.max_tenants", "Tenants, and a quarter as many cohorts.",
 					&guc_max_tenants, DEFAULT_MAX_TENANTS, 1000000);
 	define_capacity("airflow_bp.max_dags", "DAGs whose tasks are counted.",
 					&guc_max_dags, DEFAULT_MAX_DAGS, 1000000);
