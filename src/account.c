@@ -100,10 +100,16 @@ account_find_tenant(DbState *db, const char *name, bool cohort, bool create)
 	return NO_TENANT;
 }
 
-static NameEntry *
-name_intern(DbState *db, NameKind kind, Str text)
+static Key
+name_key(NameKind kind, Str text)
 {
-	Key			key = key_of(KEY_NAME + 16 * kind, &text, 1);
+	return key_of(KEY_NAME + 16 * kind, &text, 1);
+}
+
+static NameEntry *
+name_intern(NameKind kind, Str text)
+{
+	Key			key = name_key(kind, text);
 	bool		found;
 	NameEntry  *entry = hash_search(names, &key, HASH_ENTER_NULL, &found);
 
@@ -140,7 +146,7 @@ class_init(DbState *db, ClassEntry *class, const Str *strs)
 	pg_atomic_init_u32(&class->pins, 0);
 	for (int i = 0; i < NUM_NAME_KINDS; i++)
 	{
-		class->names[i] = name_intern(db, i, strs[i]);
+		class->names[i] = name_intern(i, strs[i]);
 		if (class->names[i] == NULL)
 			complete = false;
 	}
@@ -378,7 +384,7 @@ account_clear_rooms(DbState *db)
 void
 account_set_room(NameKind kind, Str name, int64 limit)
 {
-	Key			key = key_of(KEY_NAME + 16 * kind, &name, 1);
+	Key			key = name_key(kind, name);
 	NameEntry  *entry = hash_search(names, &key, HASH_FIND, NULL);
 
 	if (entry != NULL)

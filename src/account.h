@@ -20,6 +20,7 @@
 #define NAME_BYTES 256			/* longer names are cut for display only */
 #define TENANT_NAME_BYTES 64
 #define RATE_MINUTES 16
+
 typedef enum NameKind
 {
 	NAME_DAG, NAME_POOL, NAME_QUEUE, NAME_EXECUTOR, NUM_NAME_KINDS

@@ -11,12 +11,6 @@ least(int64_t a, int64_t b)
 	return a < b ? a : b;
 }
 
-static int64_t
-above(int64_t amount, int64_t limit)
-{
-	return amount > limit ? amount - limit : 0;
-}
-
 void
 admit_link(AdmitNode *node, AdmitNode *parent)
 {
@@ -27,19 +21,13 @@ admit_link(AdmitNode *node, AdmitNode *parent)
 	parent->child = node;
 }
 
-static AdmitNode *
-leaf(AdmitNode *node)
-{
-	while (node->child != NULL)
-		node = node->child;
-	return node;
-}
-
 /* First node of a walk that comes to each node after those below it. */
 AdmitNode *
 admit_first(AdmitNode *root)
 {
-	return leaf(root);
+	while (root->child != NULL)
+		root = root->child;
+	return root;
 }
 
 AdmitNode *
@@ -47,7 +35,7 @@ admit_next(const AdmitNode *node, const AdmitNode *root)
 {
 	if (node == root)
 		return NULL;
-	return node->next != NULL ? leaf(node->next) : node->parent;
+	return node->next != NULL ? admit_first(node->next) : node->parent;
 }
 
 AdmitNode *
@@ -81,10 +69,10 @@ path_free(const AdmitNode *node, const AdmitView *view)
 
 		node = path[--depth];
 		usage = view ? node->usage[*view] : 0;
-		borrowable = node->quota - node->kept - above(usage, node->kept);
+		borrowable = node->quota - node->kept - admit_above(usage, node->kept);
 		if (node->borrowing_limit != NO_LIMIT)
 			amount = least(amount, borrowable + node->borrowing_limit);
-		amount += above(node->kept, usage);
+		amount += admit_above(node->kept, usage);
 	}
 	return amount;
 }
@@ -99,7 +87,7 @@ admit_free(const AdmitNode *node, AdmitView view)
 int64_t
 admit_available(const AdmitNode *node)
 {
-	return above(admit_free(node, ADMIT_USED), 0);
+	return admit_above(admit_free(node, ADMIT_USED), 0);
 }
 
 /* Sum up what those below a cohort bring to it. */
@@ -112,7 +100,7 @@ sum_children(AdmitNode *cohort)
 	for (AdmitNode *child = cohort->child; child != NULL; child = child->next)
 	{
 		cohort->quota += child->quota - child->kept;
-		cohort->usage[ADMIT_USED] += above(child->usage[ADMIT_USED], child->kept);
+		cohort->usage[ADMIT_USED] += admit_above(child->usage[ADMIT_USED], child->kept);
 		cohort->waiting += child->waiting;
 	}
 }
@@ -127,30 +115,41 @@ admit_prepare(AdmitNode *root)
 			sum_children(node);
 		else
 			node->quota = node->nominal;
-		node->kept = node->lending_limit == NO_LIMIT ? 0 : above(node->quota, node->lending_limit);
+		node->kept = node->lending_limit == NO_LIMIT ? 0 : admit_above(node->quota, node->lending_limit);
 	}
 	for (AdmitNode *node = admit_first(root); node != NULL; node = admit_next(node, root))
 		node->potential = path_free(node, NULL);
+}
+
+/* Add to one view of the usage; returns the highest node that it reaches. */
+AdmitNode *
+admit_use_in(AdmitNode *tenant, int64_t slots, AdmitView view)
+{
+	AdmitNode  *highest = tenant;
+
+	for (AdmitNode *node = tenant; node != NULL && slots != 0; node = node->parent)
+	{
+		int64_t		before = admit_above(node->usage[view], node->kept);
+
+		node->usage[view] += slots;
+		slots = admit_above(node->usage[view], node->kept) - before;
+		highest = node;
+	}
+	return highest;
 }
 
 /* A tenant takes slots, or gives them back. */
 void
 admit_use(AdmitNode *tenant, int64_t slots)
 {
-	for (AdmitNode *node = tenant; node != NULL && slots != 0; node = node->parent)
-	{
-		int64_t		before = above(node->usage[ADMIT_USED], node->kept);
-
-		node->usage[ADMIT_USED] += slots;
-		slots = above(node->usage[ADMIT_USED], node->kept) - before;
-	}
+	admit_use_in(tenant, slots, ADMIT_USED);
 }
 
 /* Slots over its quota that a node has from others. */
 int64_t
 admit_borrowed(const AdmitNode *node)
 {
-	return node->parent == NULL ? 0 : above(node->usage[ADMIT_USED], node->quota);
+	return node->parent == NULL ? 0 : admit_above(node->usage[ADMIT_USED], node->quota);
 }
 
 /* How far over its quota a node is, per weight, as part of what it could have. */

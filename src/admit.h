@@ -148,12 +148,19 @@ typedef struct AdmitFill
 	Heap		contest;		/* of the roots */
 } AdmitFill;
 
+static inline int64_t
+admit_above(int64_t amount, int64_t limit)
+{
+	return amount > limit ? amount - limit : 0;
+}
+
 /* Tree */
 extern void admit_link(AdmitNode *node, AdmitNode *parent);	/* in descending order of name */
 extern void admit_prepare(AdmitNode *root);
 extern AdmitNode *admit_first(AdmitNode *root);
 extern AdmitNode *admit_next(const AdmitNode *node, const AdmitNode *root);
 extern AdmitNode *admit_root(AdmitNode *node);
+extern AdmitNode *admit_use_in(AdmitNode *tenant, int64_t slots, AdmitView view);
 extern void admit_use(AdmitNode *tenant, int64_t slots);
 extern int64_t admit_free(const AdmitNode *node, AdmitView view);
 extern int64_t admit_available(const AdmitNode *node);

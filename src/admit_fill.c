@@ -21,19 +21,13 @@
 
 __extension__ typedef __int128 Wide;
 
-static int64_t
-above(int64_t amount, int64_t limit)
-{
-	return amount > limit ? amount - limit : 0;
-}
-
 /* Slots over its quota once the head is admitted. */
 static int64_t
 borrowed_then(const AdmitNode *node)
 {
 	if (node->parent == NULL || node->parent->potential <= 0)
 		return 0;
-	return above(node->usage[ADMIT_USED] + node->entering, node->quota);
+	return admit_above(node->usage[ADMIT_USED] + node->entering, node->quota);
 }
 
 /*
@@ -118,7 +112,8 @@ contend(AdmitFill *fill, AdmitNode *node)
 		int64_t		usage = winner->usage[ADMIT_USED];
 
 		node->head = winner->head;
-		node->entering = above(usage + winner->entering, winner->kept) - above(usage, winner->kept);
+		node->entering = admit_above(usage + winner->entering, winner->kept) -
+			admit_above(usage, winner->kept);
 		node->overdue = winner->overdue;
 	}
 	heap_add(contest, &node->place, node_before);
@@ -131,30 +126,13 @@ contend_path(AdmitFill *fill, AdmitNode *tenant)
 		contend(fill, node);
 }
 
-/* Add to one view of the usage; returns the highest node that it reaches. */
-static AdmitNode *
-use(AdmitNode *tenant, int64_t slots, AdmitView view)
-{
-	AdmitNode  *highest = tenant;
-
-	for (AdmitNode *node = tenant; node != NULL && slots != 0; node = node->parent)
-	{
-		int64_t		before = above(node->usage[view], node->kept);
-
-		node->usage[view] += slots;
-		slots = above(node->usage[view], node->kept) - before;
-		highest = node;
-	}
-	return highest;
-}
-
 /* Keep for a tenant what is free of the slots that it waits for. */
 static void
 claim(AdmitNode *tenant)
 {
-	int64_t		amount = above(admit_free(tenant, ADMIT_CLAIMED), 0);
+	int64_t		amount = admit_above(admit_free(tenant, ADMIT_CLAIMED), 0);
 
-	use(tenant, amount < tenant->claim ? amount : tenant->claim, ADMIT_CLAIMED);
+	admit_use_in(tenant, amount < tenant->claim ? amount : tenant->claim, ADMIT_CLAIMED);
 }
 
 /* Others inside their quota may have taken what was claimed. */
@@ -183,13 +161,13 @@ fits(AdmitNode *tenant, int64_t slots)
 	AdmitNode  *root = admit_root(tenant);
 
 	if (inside_quota(tenant, slots))
-		return slots <= above(admit_free(tenant, ADMIT_USED), 0);
-	if (slots <= above(admit_free(tenant, ADMIT_CLAIMED), 0))
+		return slots <= admit_above(admit_free(tenant, ADMIT_USED), 0);
+	if (slots <= admit_above(admit_free(tenant, ADMIT_CLAIMED), 0))
 		return true;
 	if (!root->claims_stale)
 		return false;
 	claim_all(root);
-	return slots <= above(admit_free(tenant, ADMIT_CLAIMED), 0);
+	return slots <= admit_above(admit_free(tenant, ADMIT_CLAIMED), 0);
 }
 
 /* The best task of a tenant does not fit: the next of its shapes, if it may, else nobody. */
@@ -380,8 +358,8 @@ take(AdmitFill *fill, AdmitNode *tenant)
 		shape->pool->promised += shape->slots;
 		shape->dag->promised++;
 	}
-	use(tenant, shape->slots, ADMIT_USED);
-	highest = use(tenant, shape->slots, ADMIT_CLAIMED);
+	admit_use_in(tenant, shape->slots, ADMIT_USED);
+	highest = admit_use_in(tenant, shape->slots, ADMIT_CLAIMED);
 	contend_path(fill, tenant);
 	if (claim_ends(fill, tenant))
 		start_over(fill, root);

@@ -128,6 +128,13 @@ held_list(DbState *db, HeldEntry *entry, TimestampTz now)
 	dlist_push_tail(entry->state == HELD_GRANTED ? &db->granted : &db->asked, &entry->listed);
 }
 
+static void
+held_relist(DbState *db, HeldEntry *entry, TimestampTz now)
+{
+	dlist_delete(&entry->listed);
+	held_list(db, entry, now);
+}
+
 static bool
 held_is_head(TenantState *tenant, HeldEntry *entry, const AdmitOrder *order, TimestampTz now)
 {
@@ -200,8 +207,7 @@ held_withdraw(DbState *db, HeldEntry *entry, TimestampTz now)
 	held_unplace(entry);
 	if (placed)
 		account_due(db, account_tenant(entry->tenant));
-	dlist_delete(&entry->listed);
-	held_list(db, entry, now);
+	held_relist(db, entry, now);
 }
 
 /* Put an entry that stands aside where its tenant says. */
@@ -264,8 +270,7 @@ held_asked(DbState *db, HeldEntry *entry, AdmitReason reason, TimestampTz now)
 	entry->asks++;
 	if (entry->state == HELD_WAITING)
 		entry->reason = reason;
-	dlist_delete(&entry->listed);
-	held_list(db, entry, now);
+	held_relist(db, entry, now);
 }
 
 /* The task passes in the open transaction, which takes its slots. */
@@ -478,8 +483,7 @@ held_grant(DbState *db, HeldEntry *entry, TimestampTz now)
 	account_tenant(entry->tenant)->granted += entry->slots;
 	entry->room = entry->task.shape != NULL && entry->task.shape->pool != NULL;
 	entry->state = HELD_GRANTED;
-	dlist_delete(&entry->listed);
-	held_list(db, entry, now);
+	held_relist(db, entry, now);
 }
 
 /* Of tenants whose limit is not enforced everybody may go. */
@@ -581,10 +585,7 @@ held_expire(DbState *db, TimestampTz now)
 		if (now - entry->last_asked >= ask_timeout && !park_run_away(db, entry->run, ask_timeout))
 			held_remove(db, entry);
 		else
-		{
-			dlist_delete(&entry->listed);
-			held_list(db, entry, now);
-		}
+			held_relist(db, entry, now);
 	}
 }
 

@@ -12,6 +12,8 @@
 #include "utils/guc.h"
 #include "utils/rel.h"
 
+#include "spi.h"
+
 PG_FUNCTION_INFO_V1(airflow_bp_write_as_owner);
 
 /* An error leaves it to the abort to restore user and settings. */
@@ -21,21 +23,17 @@ execute_as(Oid user, const char *statement)
 	Oid			caller;
 	int			context;
 	int			nest;
-	int			code;
-	uint64		processed;
+	uint64		written;
 
 	GetUserIdAndSecContext(&caller, &context);
 	SetUserIdAndSecContext(user, context | SECURITY_LOCAL_USERID_CHANGE | SECURITY_RESTRICTED_OPERATION);
 	nest = NewGUCNestLevel();
 	SPI_connect();
-	code = SPI_execute(statement, false, 0);
-	if (code < 0)
-		elog(ERROR, "SPI failed with %s: %s", SPI_result_code_string(code), statement);
-	processed = SPI_processed;
+	written = spi_write(0, NULL, NULL, NULL, "%s", statement);
 	SPI_finish();
 	AtEOXact_GUC(false, nest);
 	SetUserIdAndSecContext(caller, context);
-	return processed;
+	return written;
 }
 
 /* write_as_owner(relation regclass, statement text) returns bigint: rows written */

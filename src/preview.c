@@ -528,31 +528,39 @@ put_number(JsonbParseState **out, const char *key, Numeric number)
 }
 
 static void
-put_slots(JsonbParseState **out, const char *key, int64 slots)
+put_null(JsonbParseState **out, const char *key)
 {
 	JsonbValue	value = {.type = jbvNull};
 
-	if (slots != NO_LIMIT)
-	{
-		put_number(out, key, int64_to_numeric(slots));
-		return;
-	}
 	put_text(out, WJB_KEY, key);
 	pushJsonbValue(out, WJB_VALUE, &value);
 }
 
 static void
+put_float(JsonbParseState **out, const char *key, double number)
+{
+	put_number(out, key, DatumGetNumeric(DirectFunctionCall1(float8_numeric, Float8GetDatum(number))));
+}
+
+static void
+put_slots(JsonbParseState **out, const char *key, int64 slots)
+{
+	if (slots == NO_LIMIT)
+		put_null(out, key);
+	else
+		put_number(out, key, int64_to_numeric(slots));
+}
+
+static void
 put_share(JsonbParseState **out, double share)
 {
-	Datum		thousandths = Float8GetDatum(share * 1000);
-
 	if (isinf(share))
 	{
 		put_text(out, WJB_KEY, "share");
 		put_text(out, WJB_VALUE, "inf");
 	}
 	else
-		put_number(out, "share", DatumGetNumeric(DirectFunctionCall1(float8_numeric, thousandths)));
+		put_float(out, "share", share * 1000);
 }
 
 static void
@@ -674,20 +682,16 @@ static void
 put_turn(JsonbParseState **out, const Preview *preview)
 {
 	const BuildTask *task;
-	JsonbValue	unknown = {.type = jbvNull};
 	double		turn;
 
 	if (preview->watch == NULL)
 		return;
 	task = watched(preview);
 	turn = task->admitted ? 0 : turn_of(preview, task);
-	if (!isnan(turn))
-	{
-		put_number(out, "turn_s", DatumGetNumeric(DirectFunctionCall1(float8_numeric, Float8GetDatum(turn))));
-		return;
-	}
-	put_text(out, WJB_KEY, "turn_s");
-	pushJsonbValue(out, WJB_VALUE, &unknown);
+	if (isnan(turn))
+		put_null(out, "turn_s");
+	else
+		put_float(out, "turn_s", turn);
 }
 
 static Jsonb *

@@ -4,6 +4,3 @@ REVOKE ALL ON ALL FUNCTIONS IN SCHEMA airflow_bp FROM PUBLIC;
 
 -- The examine query of the scheduler calls it, in the name of Airflow's role; it tells no more than true or false.
 GRANT EXECUTE ON FUNCTION airflow_bp.look_useful(varchar, varchar, oid) TO PUBLIC;
-
--- The planner puts this call into the scheduler's own query, where it runs with the rights of Airflow's role.
-GRANT EXECUTE ON FUNCTION airflow_bp.look_useful(varchar, varchar, oid) TO PUBLIC;

@@ -23,7 +23,6 @@
 #include "spi.h"
 #include "tick.h"
 
-
 PG_FUNCTION_INFO_V1(airflow_bp_held_entries);
 PG_FUNCTION_INFO_V1(airflow_bp_tenant_usage);
 PG_FUNCTION_INFO_V1(airflow_bp_memory_state);
@@ -126,26 +125,20 @@ airflow_bp_held_entries(PG_FUNCTION_ARGS)
 typedef struct TenantShown
 {
 	TenantState state;
-	int64		usage;
 	int64		available;
-	int64		borrowed;
 	double		share;
 	int64		held;			/* without a grant */
 	TimestampTz oldest;			/* 0: nobody is held */
 } TenantShown;
 
-/* The caller holds shmem->lock. */
+/* What needs the tree; the caller holds shmem->lock. */
 static TenantShown
 show_tenant(const TenantState *tenant)
 {
-	const AdmitNode *node = &tenant->node;
-
 	return (TenantShown) {
 		.state = *tenant,
-		.usage = node->usage[ADMIT_USED],
-		.available = admit_available(node),
-		.borrowed = admit_borrowed(node),
-		.share = ceil(1000 * admit_share(node))
+		.available = admit_available(&tenant->node),
+		.share = ceil(1000 * admit_share(&tenant->node))
 	};
 }
 
@@ -175,15 +168,16 @@ copy_tenants(DbState *db, TenantShown *rows)
 static void
 put_tenant(FunctionCallInfo fcinfo, const TenantShown *row)
 {
+	const AdmitNode *node = &row->state.node;
 	Datum		values[10] = {0};
 	bool		nulls[10] = {0};
 
 	values[0] = CStringGetTextDatum(row->state.name);
-	nulls[1] = nulls[3] = row->state.node.quota == NO_LIMIT;
-	values[1] = Int64GetDatum(row->state.node.nominal);
-	values[2] = Int64GetDatum(row->usage);
+	nulls[1] = nulls[3] = node->quota == NO_LIMIT;
+	values[1] = Int64GetDatum(node->nominal);
+	values[2] = Int64GetDatum(node->usage[ADMIT_USED]);
 	values[3] = Int64GetDatum(row->available);
-	values[4] = Int64GetDatum(row->borrowed);
+	values[4] = Int64GetDatum(admit_borrowed(node));
 	values[5] = Float8GetDatum(row->share);
 	values[6] = Int64GetDatum(row->held);
 	nulls[7] = row->oldest == 0;
