@@ -45,6 +45,7 @@ SQL_PARTS = \
 	src/log.tables.sql \
 	src/park.tables.sql \
 	src/pool.tables.sql \
+	src/dlq.tables.sql \
 	src/catalog.api.sql \
 	src/policy.api.sql \
 	src/gate.api.sql \

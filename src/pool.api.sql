@@ -127,6 +127,12 @@ $$;
 COMMENT ON FUNCTION airflow_bp.pool_write_soon(text, int, int, text) IS
 'As pool_write(), between two loops of a scheduler; false when the size is not the old one. BP004 when the pool was locked for seconds.';
 
+CREATE FUNCTION airflow_bp.undo_pool(done airflow_bp.act) RETURNS boolean
+LANGUAGE sql SET search_path = pg_catalog, pg_temp AS $$
+	SELECT airflow_bp.pool_write_soon(done.new ->> 'pool', (done.new ->> 'slots')::int, (done.old ->> 'slots')::int, 'undo')
+$$;
+COMMENT ON FUNCTION airflow_bp.undo_pool(airflow_bp.act) IS 'Gives a pool the size that it had before an act; false when it has changed since.';
+
 CREATE FUNCTION airflow_bp.pool_apply() RETURNS int
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET lock_timeout = '50ms' AS $$
 DECLARE

@@ -33,6 +33,7 @@
 #define ERRCODE_BP_STRUCTURE MAKE_SQLSTATE('B', 'P', '0', '0', '8')
 
 #define MAX_DATABASES 8
+#define MAX_STEPS 24
 #define NO_TENANT (-1)
 #define NOTE_BYTES 256
 
@@ -97,7 +98,7 @@ typedef struct DbState
 	bool		dropping;		/* DROP DATABASE has stopped the worker */
 	TimestampTz last_full;		/* last whole turn */
 	TimestampTz last_recount;
-	TimestampTz last_purge;
+	TimestampTz step_at[MAX_STEPS]; /* last start of each step of a turn */
 	int64		recount_us;
 	char		note[NOTE_BYTES];	/* last error of the worker */
 	SeenXids	seen;			/* by the running recount */

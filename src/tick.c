@@ -33,7 +33,6 @@
 #define RECOUNT_SHARE 100		/* a recount may take 1/100 of the time */
 #define RECOUNT_SHARE_WANTED 10	/* and 1/10 when counters are known to be wrong */
 #define TURN_PERIOD_US USECS_PER_SEC
-#define PURGE_PERIOD_US (10 * USECS_PER_MINUTE)
 #define ADVISORY_CLASS 0x616270 /* "abp" */
 #define ADVISORY_TURN 1
 
@@ -49,9 +48,12 @@ typedef struct Turn
 typedef struct Step
 {
 	const char *name;
-	void		(*run) (Turn *turn);
+	void		(*run) (Turn *turn);	/* or */
+	const char *sql;
+	int			period;			/* seconds from its start to its next; 0: each turn */
 	bool		unbounded;		/* may take longer than a step may */
 	bool		needs_gate;		/* only while our triggers are there */
+	bool		ends;			/* locks rows of Airflow: the transaction must end with the turn */
 } Step;
 
 /* Is there work that needs tables? */
@@ -181,34 +183,39 @@ step_log(Turn *turn)
 static void
 step_purge(Turn *turn)
 {
-	if (turn->now - turn->db->last_purge < PURGE_PERIOD_US)
-		return;
-	turn->db->last_purge = turn->now;
 	log_purge();
 }
 
-/* The last step: a row of slot_pool that is locked for long stops every scheduler. */
-static void
-step_pool(Turn *turn)
-{
-	if (turn->db->ready && turn->ends_soon)
-		spi_query("SELECT airflow_bp.pool_apply()");
-}
-
+/* Those that lock rows of Airflow come last; slot_pool, whose rows stop every scheduler, last of all. */
 static const Step steps[] = {
-	{"inspect", step_inspect, false, false},
-	{"policy", step_policy, true, false},
-	{"prepared", step_prepared, false, true},
-	{"recount", step_recount, true, true},
-	{"resolve", step_resolve, true, true},
-	{"expire", step_expire, false, true},
-	{"rooms", step_rooms, false, true},
-	{"grant", step_grant, false, true},
-	{"park", step_park, false, true},
-	{"log", step_log, false, false},
-	{"purge", step_purge, false, false},
-	{"pool", step_pool, false, true},
+	{"inspect", .run = step_inspect},
+	{"policy", .run = step_policy, .unbounded = true},
+	{"prepared", .run = step_prepared, .needs_gate = true},
+	{"recount", .run = step_recount, .unbounded = true, .needs_gate = true},
+	{"resolve", .run = step_resolve, .unbounded = true, .needs_gate = true},
+	{"expire", .run = step_expire, .needs_gate = true},
+	{"rooms", .run = step_rooms, .needs_gate = true},
+	{"grant", .run = step_grant, .needs_gate = true},
+	{"park", .run = step_park, .needs_gate = true},
+	{"log", .run = step_log},
+	{"purge", .run = step_purge, .period = 600},
+	{"pool", .sql = "SELECT airflow_bp.pool_apply()", .needs_gate = true, .ends = true},
 };
+
+StaticAssertDecl(lengthof(steps) <= MAX_STEPS, "DbState has a place for each step");
+
+/* Is it the turn of this step? */
+static bool
+step_due(const Turn *turn, int step)
+{
+	const DbState *db = turn->db;
+
+	if (steps[step].needs_gate && (!db->enabled || turn->airflow_schema == NULL))
+		return false;
+	if (steps[step].ends && !(db->ready && turn->ends_soon))
+		return false;
+	return turn->now - db->step_at[step] >= steps[step].period * USECS_PER_SEC;
+}
 
 /* Keep what went wrong for status(), and say it once. */
 static void
@@ -236,7 +243,10 @@ step_run(Turn *turn, const Step *step)
 		enable_timeout_after(STATEMENT_TIMEOUT, STEP_TIMEOUT_MS);
 	PG_TRY();
 	{
-		step->run(turn);
+		if (step->sql != NULL)
+			spi_query("%s", step->sql);
+		else
+			step->run(turn);
 		disable_timeout(STATEMENT_TIMEOUT, false);
 		ReleaseCurrentSubTransaction();
 	}
@@ -292,8 +302,9 @@ turn_steps(Turn *turn)
 
 	for (int i = 0; i < lengthof(steps); i++)
 	{
-		if (steps[i].needs_gate && (!turn->db->enabled || turn->airflow_schema == NULL))
+		if (!step_due(turn, i))
 			continue;
+		turn->db->step_at[i] = turn->now;
 		clean &= step_run(turn, &steps[i]);
 	}
 	if (clean)

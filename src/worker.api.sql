@@ -205,24 +205,34 @@ $$;
 COMMENT ON FUNCTION airflow_bp.status() IS
 'One row: versions, mode, worker and its last turn (tick_ms: its length), drift_slots (recount minus counters, must be 0), held tasks, parked runs, fail_open_total (asks and changes that could not be judged and were let through), note (what to know or do). NULL: cannot be known.';
 
+CREATE FUNCTION airflow_bp.undo_set_mode(done airflow_bp.act) RETURNS boolean
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+	IF (SELECT d.mode FROM airflow_bp.deployment d) = done.new ->> 'mode' AND done.old ->> 'mode' IS NOT NULL THEN
+		PERFORM airflow_bp.set_mode(done.old ->> 'mode');
+		RETURN true;
+	END IF;
+	RETURN false;
+END
+$$;
+COMMENT ON FUNCTION airflow_bp.undo_set_mode(airflow_bp.act) IS 'Sets the mode that there was before an act; false when it has changed since.';
+
+-- An act named x is taken back by undo_x(), which says false when it cannot be.
 CREATE FUNCTION airflow_bp.undo(act_id bigint) RETURNS void
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
 	done airflow_bp.act;
-	undoable boolean;
+	undone boolean;
 BEGIN
 	SELECT * INTO done FROM airflow_bp.act a WHERE a.act_id = undo.act_id FOR UPDATE;
 	IF done IS NULL THEN
 		RAISE EXCEPTION USING ERRCODE = 'BP001', MESSAGE = format('there is no act %s', coalesce(undo.act_id::text, 'NULL')),
 			HINT = 'See the table airflow_bp.act.';
-	ELSIF done.undone_at IS NULL AND done.action = 'pool' THEN
-		undoable := airflow_bp.pool_write_soon(done.new ->> 'pool', (done.new ->> 'slots')::int, (done.old ->> 'slots')::int, 'undo');
-	ELSIF done.undone_at IS NULL AND done.old ->> 'mode' IS NOT NULL
-		AND (SELECT d.mode FROM airflow_bp.deployment d) = done.new ->> 'mode' THEN
-		PERFORM airflow_bp.set_mode(done.old ->> 'mode');
-		undoable := true;
 	END IF;
-	IF undoable IS NOT TRUE THEN
+	IF done.undone_at IS NULL AND to_regprocedure(format('airflow_bp.%I(airflow_bp.act)', 'undo_' || done.action)) IS NOT NULL THEN
+		EXECUTE format('SELECT airflow_bp.%I($1)', 'undo_' || done.action) INTO undone USING done;
+	END IF;
+	IF undone IS NOT TRUE THEN
 		RAISE EXCEPTION USING ERRCODE = 'BP004', MESSAGE = format('act %s cannot be undone', undo.act_id),
 			HINT = 'It was undone before, or what it changed has changed since.';
 	END IF;
@@ -254,7 +264,7 @@ BEGIN
 		RAISE EXCEPTION USING ERRCODE = 'BP001', MESSAGE = 'no role is given', HINT = 'Give the name of a role.';
 	END IF;
 	FOR function IN SELECT airflow_bp.functions_for(audience) LOOP
-		EXECUTE format('GRANT EXECUTE ON FUNCTION %s TO %s', function, role);
+		EXECUTE format('GRANT EXECUTE ON ROUTINE %s TO %s', function, role);
 	END LOOP;
 END
 $$;

@@ -102,6 +102,7 @@ SELECT columns_are('airflow_bp', t, c, t || ': columns') FROM (VALUES
 	('tenant_rule', '{place,tenant,match_on,pattern,exact}'),
 	('pool_policy', '{pool,least,most,step,period,act,owner_slots,our_slots,changed_at,low_since,low_seen,error}'),
 	('decision', '{at,verdict,reason,tenant,dag_id,run_id,task_id,map_index,try_number,slots,detail}'),
+	('dead_letter', '{id,dag_id,run_id,task_id,map_index,try_number,ti_id,cause,evidence,state,tenant,pool,queue,executor,first_seen,last_seen,times_seen,status,closed_at,closed_by,why}'),
 	('act', '{act_id,at,actor,action,old,new,undone_at}')) v (t, c);
 SELECT col_type_is('airflow_bp', t, c, y, t || '.' || c) FROM (VALUES
 	('tenant', 'name', 'text'), ('tenant', 'nominal', 'integer'), ('tenant', 'weight', 'double precision'), ('tenant', 'count_deferred', 'boolean'),
@@ -111,7 +112,7 @@ SELECT col_type_is('airflow_bp', t, c, y, t || '.' || c) FROM (VALUES
 	('tenant_rule', 'place', 'integer'), ('tenant_rule', 'pattern', 'text'),
 	('decision', 'at', 'timestamp with time zone'), ('decision', 'slots', 'integer'),
 	('act', 'act_id', 'bigint'), ('act', 'old', 'jsonb'), ('act', 'new', 'jsonb'), ('act', 'undone_at', 'timestamp with time zone')) v (t, c, y);
-SELECT col_is_pk('airflow_bp', t, c, t || ': key') FROM (VALUES ('deployment', 'singleton'), ('tenant', 'name'), ('cohort', 'name'), ('tenant_rule', 'place'), ('pool_policy', 'pool'), ('act', 'act_id')) v (t, c);
+SELECT col_is_pk('airflow_bp', t, c, t || ': key') FROM (VALUES ('deployment', 'singleton'), ('tenant', 'name'), ('cohort', 'name'), ('tenant_rule', 'place'), ('pool_policy', 'pool'), ('act', 'act_id'), ('dead_letter', 'id')) v (t, c);
 SELECT fk_ok('airflow_bp', 'tenant', 'cohort', 'airflow_bp', 'cohort', 'name', 'pg_dump puts cohorts before their tenants');
 SELECT is_empty($$SELECT FROM pg_constraint WHERE contype = 'f' AND conrelid = 'airflow_bp.cohort'::regclass$$, 'and has no cycle of foreign keys');
 SELECT trigger_is('airflow_bp', t, 'policy_changed', 'airflow_bp', 'policy_changed', t || ': a change wakes the worker')
@@ -127,7 +128,8 @@ SELECT is_empty($$
 	WHERE NOT EXISTS (SELECT FROM pg_depend d JOIN pg_extension e ON e.oid = d.refobjid AND e.extname = 'airflow_bp'
 		WHERE d.classid = o.class AND d.objid = o.oid AND d.refclassid = 'pg_extension'::regclass AND d.deptype = 'e')$$, 'all of it belongs to the extension');
 SELECT set_eq($$SELECT unnest(extconfig)::regclass::text FROM pg_extension WHERE extname = 'airflow_bp'$$,
-	ARRAY['airflow_bp.deployment', 'airflow_bp.cohort', 'airflow_bp.tenant', 'airflow_bp.tenant_rule', 'airflow_bp.pool_policy', 'airflow_bp.act', 'airflow_bp.act_act_id_seq'], 'pg_dump keeps policy and acts');
+	ARRAY['airflow_bp.deployment', 'airflow_bp.cohort', 'airflow_bp.tenant', 'airflow_bp.tenant_rule', 'airflow_bp.pool_policy', 'airflow_bp.act', 'airflow_bp.act_act_id_seq',
+	'airflow_bp.dead_letter', 'airflow_bp.dead_letter_id_seq'], 'pg_dump keeps policy, acts and letters');
 SELECT is_empty($$SELECT FROM pg_extension, unnest(extcondition) c WHERE extname = 'airflow_bp' AND c <> ''$$, 'all rows of them');
 SELECT is_empty($$SELECT FROM airflow_bp.deployment UNION ALL SELECT FROM airflow_bp.cohort UNION ALL SELECT FROM airflow_bp.tenant UNION ALL SELECT FROM airflow_bp.tenant_rule UNION ALL SELECT FROM airflow_bp.pool_policy$$, 'and a new extension has none that a restore would meet');
 
