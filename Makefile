@@ -55,6 +55,7 @@ SQL_PARTS = \
 	src/queue.api.sql \
 	src/explain.api.sql \
 	src/pool.api.sql \
+	src/dlq.api.sql \
 	src/privileges.sql
 
 DATA = $(wildcard updates/*.sql)

@@ -236,6 +236,7 @@ BEGIN
 		RAISE EXCEPTION USING ERRCODE = 'BP004', MESSAGE = format('act %s cannot be undone', undo.act_id),
 			HINT = 'It was undone before, or what it changed has changed since.';
 	END IF;
+	PERFORM airflow_bp.dlq_reopen(undo.act_id);
 	UPDATE airflow_bp.act a SET undone_at = now() WHERE a.act_id = undo.act_id;
 END
 $$;
@@ -251,7 +252,7 @@ LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
 		WHEN 'reader' THEN '{status,queue,queue_rates,waiting,waiting_summary,tenants,tenant_of,rooms,held,parked,
 			preview,preview_state,preview_change,explain_tenant,pool_plan,policy_version,policy_wanted,known_heads}'::name[]
 		WHEN 'operator' THEN '{set_mode,set_tenant,drop_tenant,set_cohort,drop_cohort,add_tenant_rule,drop_tenant_rule,
-			set_pool,drop_pool,pool_apply,undo,tick,recount}'::name[] END)
+			set_pool,drop_pool,pool_apply,undo,tick,recount,dlq_retry,dlq_fail,dlq_discard,dlq_purge}'::name[] END)
 $$;
 COMMENT ON FUNCTION airflow_bp.functions_for(text) IS 'Functions that grant_reader() gives (audience reader), and those that grant_operator() gives on top (operator).';
 

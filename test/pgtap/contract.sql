@@ -51,6 +51,11 @@ INSERT INTO contract VALUES
 ('operator', 'v', true, 'set_pool', 'name text, at_least integer, at_most integer, step integer DEFAULT 8, period interval DEFAULT ''00:05:00''::interval, act boolean DEFAULT false', 'void'),
 ('operator', 'v', true, 'drop_pool', 'name text, restore boolean DEFAULT true', 'void'),
 ('owner', 'v', false, 'write_as_owner', 'relation regclass, statement text', 'bigint'),
+-- Letters.
+('operator', 'v', true, 'dlq_retry', 'id bigint, downstream boolean DEFAULT true, force boolean DEFAULT false, why text DEFAULT ''retried by hand''::text', 'bigint'),
+('operator', 'v', true, 'dlq_fail', 'id bigint, why text, force boolean DEFAULT false', 'bigint'),
+('operator', 'v', true, 'dlq_discard', 'id bigint, why text', 'bigint'),
+('operator', 'v', true, 'dlq_purge', 'older_than interval', 'bigint'),
 ('public', 'v', false, 'look_useful', 'dag_id character varying, run_id character varying, seen_by oid', 'boolean');
 
 CREATE ROLE bp_nobody;
@@ -102,7 +107,9 @@ SELECT columns_are('airflow_bp', t, c, t || ': columns') FROM (VALUES
 	('tenant_rule', '{place,tenant,match_on,pattern,exact}'),
 	('pool_policy', '{pool,least,most,step,period,act,owner_slots,our_slots,changed_at,low_since,low_seen,error}'),
 	('decision', '{at,verdict,reason,tenant,dag_id,run_id,task_id,map_index,try_number,slots,detail}'),
-	('dead_letter', '{id,dag_id,run_id,task_id,map_index,try_number,ti_id,cause,evidence,state,tenant,pool,queue,executor,first_seen,last_seen,times_seen,status,closed_at,closed_by,why}'),
+	('dead_letter', '{id,dag_id,run_id,task_id,map_index,try_number,ti_id,cause,evidence,state,tenant,pool,queue,executor,first_seen,last_seen,times_seen,status,closed_at,closed_by,why,act_id,attempts,attempted_at}'),
+	('dlq_policy', '{cause,tenant,dag_id,retries,backoff,max_backoff,jitter,downstream}'),
+	('dlq_batch', '{id,started_at,started_by,pid,filter,total,retried,refused,reasons,after_id,busy,rounds,size,longest,said_at,ended_at}'),
 	('act', '{act_id,at,actor,action,old,new,undone_at}')) v (t, c);
 SELECT col_type_is('airflow_bp', t, c, y, t || '.' || c) FROM (VALUES
 	('tenant', 'name', 'text'), ('tenant', 'nominal', 'integer'), ('tenant', 'weight', 'double precision'), ('tenant', 'count_deferred', 'boolean'),
@@ -129,9 +136,9 @@ SELECT is_empty($$
 		WHERE d.classid = o.class AND d.objid = o.oid AND d.refclassid = 'pg_extension'::regclass AND d.deptype = 'e')$$, 'all of it belongs to the extension');
 SELECT set_eq($$SELECT unnest(extconfig)::regclass::text FROM pg_extension WHERE extname = 'airflow_bp'$$,
 	ARRAY['airflow_bp.deployment', 'airflow_bp.cohort', 'airflow_bp.tenant', 'airflow_bp.tenant_rule', 'airflow_bp.pool_policy', 'airflow_bp.act', 'airflow_bp.act_act_id_seq',
-	'airflow_bp.dead_letter', 'airflow_bp.dead_letter_id_seq'], 'pg_dump keeps policy, acts and letters');
+	'airflow_bp.dead_letter', 'airflow_bp.dead_letter_id_seq', 'airflow_bp.dlq_policy'], 'pg_dump keeps policy, acts and letters');
 SELECT is_empty($$SELECT FROM pg_extension, unnest(extcondition) c WHERE extname = 'airflow_bp' AND c <> ''$$, 'all rows of them');
-SELECT is_empty($$SELECT FROM airflow_bp.deployment UNION ALL SELECT FROM airflow_bp.cohort UNION ALL SELECT FROM airflow_bp.tenant UNION ALL SELECT FROM airflow_bp.tenant_rule UNION ALL SELECT FROM airflow_bp.pool_policy$$, 'and a new extension has none that a restore would meet');
+SELECT is_empty($$SELECT FROM airflow_bp.deployment UNION ALL SELECT FROM airflow_bp.cohort UNION ALL SELECT FROM airflow_bp.tenant UNION ALL SELECT FROM airflow_bp.tenant_rule UNION ALL SELECT FROM airflow_bp.pool_policy UNION ALL SELECT FROM airflow_bp.dlq_policy$$, 'and a new extension has none that a restore would meet');
 
 -- What preview() answers with.
 SELECT set_eq(format('SELECT jsonb_object_keys(airflow_bp.preview(%L)%s)', '{"tenants": [{"name": "a", "nominal": 1}], "pending": [{"id": "1", "tenant": "a", "slots": 2}]}', path),
