@@ -179,7 +179,8 @@ run_suite()
 progress()
 {
 	case $1 in
-		tap | e2e) echo && sed -u -n -E 's/^((not )?ok [-0-9])/    \1/p' ;;
+		tap) echo && sed -u -n -E 's/^((not )?ok [-0-9])/    \1/p' ;;
+		e2e) echo && sed -u -n -E 's/^((not )?ok [-0-9]|# )/    \1/p' ;;
 		*) cat >/dev/null ;;
 	esac
 }
@@ -190,6 +191,16 @@ for suite; do
 done
 test/setup.sh && . test/pg_config.sh && run_child test/setup.sh build asserts || exit 1
 mkdir -p "$logs"
+
+# What failed, each with the line below it: the last lines are what is read where logs are cut.
+reasons()
+{
+	local suite
+
+	for suite; do
+		grep -A 1 -E '^not ok [-0-9]' "$logs/$suite.log" | grep -vE '^(--|ok .*|[[:space:]]*)$' | cut -c 1-600
+	done | head -n 30
+}
 
 passed=0 failed=0 skipped=0 number=0
 for suite; do
@@ -216,5 +227,6 @@ for suite; do
 	fi
 done
 run_child test/setup.sh build || failed=$((failed + 1))
+[ "$failed" = 0 ] || reasons "$@"
 echo "$passed passed, $failed failed$([ $skipped = 0 ] || echo ", $skipped skipped")"
 [ "$failed" = 0 ]

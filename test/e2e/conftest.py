@@ -15,6 +15,12 @@ def pytest_configure(config):
     harness.leave_nothing_behind()
 
 
+@pytest.hookimpl(trylast=True)
+def pytest_sessionstart(session):
+    global reporter
+    reporter = session.config.pluginmanager.get_plugin("terminalreporter")
+
+
 @pytest.fixture(scope="session")
 def templates():
     """template(version) gives the data directory of a migrated, parsed Airflow."""
@@ -37,6 +43,17 @@ def pytest_runtest_makereport(item):
     outcome = yield
     for node in (item, item.parent):
         node.failed_once = getattr(node, "failed_once", False) or outcome.get_result().failed
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_logreport(report):
+    """The reason of a failure in one line below its test."""
+    yield
+    if report.failed:
+        crash = getattr(report.longrepr, "reprcrash", None)
+        reason = " ".join((crash.message if crash else str(report.longrepr)).split())
+        reporter.ensure_newline()
+        reporter.write_line(f"# {reason[:600]}")
 
 
 @contextlib.contextmanager

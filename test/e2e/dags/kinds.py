@@ -1,6 +1,6 @@
 """One DAG for each way in which a run can wait and go on.
 
-A task that goes on sooner than its first worker process exits is failed by Airflow: waits are 6 s.
+A task that goes on sooner than Airflow sees its first worker process exit is failed by Airflow: waits are 10 s.
 """
 
 import time
@@ -16,7 +16,7 @@ class Defer(BaseOperator):
     """Wait in the triggerer."""
 
     def execute(self, context):
-        self.defer(trigger=TimeDeltaTrigger(timedelta(seconds=6)), method_name="resume")
+        self.defer(trigger=TimeDeltaTrigger(timedelta(seconds=10)), method_name="resume")
 
     def resume(self, context, event=None):
         return None
@@ -73,10 +73,10 @@ with dag("retry_exhausted"):
     fail.override(task_id="always", retries=1, retry_delay=timedelta(seconds=2))() >> work.override(task_id="never")()
 
 with dag("reschedule"):
-    Elapsed(task_id="sense", seconds=14, mode="reschedule", poke_interval=6) >> work.override(task_id="after")()
+    Elapsed(task_id="sense", seconds=18, mode="reschedule", poke_interval=10) >> work.override(task_id="after")()
 
 with dag("reschedule_timeout"):
-    Elapsed(task_id="sense", seconds=999, mode="reschedule", poke_interval=6, timeout=10, soft_fail=True)
+    Elapsed(task_id="sense", seconds=999, mode="reschedule", poke_interval=10, timeout=15, soft_fail=True)
 
 with dag("deferred"):
     Defer(task_id="defer") >> work.override(task_id="after")()
