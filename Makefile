@@ -56,6 +56,8 @@ SQL_PARTS = \
 	src/explain.api.sql \
 	src/pool.api.sql \
 	src/dlq.api.sql \
+	src/dlq_batch.api.sql \
+	src/dlq_auto.api.sql \
 	src/privileges.sql
 
 DATA = $(wildcard updates/*.sql)

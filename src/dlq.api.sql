@@ -35,29 +35,30 @@ BEGIN
 		LEFT JOIN LATERAL (SELECT * FROM %2$s r WHERE r.dag_id = l.dag_id AND r.run_id = l.run_id OFFSET 0) r ON true
 		LEFT JOIN %3$s g ON t.state = 'deferred' AND g.id = t.trigger_id
 		LEFT JOIN LATERAL (SELECT * FROM %4$s j WHERE j.id = CASE t.state WHEN 'queued' THEN t.queued_by_job_id ELSE g.triggerer_id END
-			AND j.state = 'running' AND j.latest_heartbeat > clock_timestamp() - interval '30 s' OFFSET 0) j ON true
+			AND j.state = 'running' AND j.latest_heartbeat > clock_timestamp() - CASE t.state WHEN 'queued' THEN $5 ELSE $6 END OFFSET 0) j ON true
 		CROSS JOIN LATERAL (SELECT CASE WHEN l.task_id IS NULL THEN l.state IS NOT NULL AND r.state IS DISTINCT FROM l.state
 			ELSE t.id <> l.ti_id OR t.try_number <> l.try_number OR t.state IS DISTINCT FROM l.state
 				AND coalesce(t.state NOT IN ('failed', 'upstream_failed'), true) END) m (moved)
 		CROSS JOIN LATERAL (SELECT * FROM (VALUES
-			(l.status <> 'open', 'closed', format('is %%s already, by %%s', l.status, l.closed_by)),
-			(l.task_id IS NOT NULL AND t.id IS NULL, 'gone', 'has lost its task: it was deleted'),
-			(l.task_id IS NULL AND r.run_id IS NULL, 'gone', 'has lost its run: it was deleted'),
-			(m.moved, 'moved', CASE WHEN l.task_id IS NULL THEN format('is of a run that has moved on: it is %%s', r.state)
-				ELSE format('is of a task that has moved on: it is %%s', coalesce(t.state, 'none')) END),
+			(l.status <> 'open', 'closed', format('it is %%s already, by %%s', l.status, l.closed_by)),
+			(l.task_id IS NOT NULL AND t.id IS NULL, 'gone', 'its task was deleted'),
+			(l.task_id IS NULL AND r.run_id IS NULL, 'gone', 'its run was deleted'),
+			(m.moved, 'moved', CASE WHEN l.task_id IS NULL THEN format('its run has moved on: %%s', r.state)
+				ELSE format('its task has moved on: %%s, try %%s', coalesce(t.state, 'none'), t.try_number) END),
 			(t.state IN ('running', 'restarting') AND coalesce(t.last_heartbeat_at, t.start_date) > clock_timestamp() - $3 AND NOT $2,
-				'owned', format('is of a task that is %%s, with a heartbeat in the last %%s', t.state, $3)),
+				'owned', format('its task is %%s, with a heartbeat in the last %%s', t.state, $3)),
 			(t.state = 'queued' AND j.id IS NOT NULL AND t.queued_dttm > clock_timestamp() - $4 AND NOT $2,
-				'owned', format('is of a task that a live scheduler has queued in the last %%s', $4)),
+				'owned', format('a live scheduler has queued its task in the last %%s', $4)),
 			(t.state = 'deferred' AND j.id IS NOT NULL AND coalesce(t.trigger_timeout, 'infinity') > clock_timestamp() AND NOT $2,
-				'owned', 'is of a deferred task whose trigger a live triggerer has'),
+				'owned', 'its task is deferred, and a live triggerer has the trigger'),
 			(true, NULL, NULL)) v (applies, kind, obstacle) WHERE applies LIMIT 1) o
 		WHERE l.id = ANY ($1) ORDER BY l.id$query$, airflow_bp.dlq_tasks(),
 		airflow_bp.airflow_relation(schema, 'dag_run', 'dag_id text', 'run_id text', 'state text'),
 		airflow_bp.airflow_relation(schema, 'trigger', 'id int', 'triggerer_id int'),
 		airflow_bp.airflow_relation(schema, 'job', 'id int', 'state text', 'latest_heartbeat timestamptz'))
 	USING letters, coalesce(force, false), airflow_bp.dlq_timeout('task_instance_heartbeat_timeout', '5 min'),
-		airflow_bp.dlq_timeout('task_queued_timeout', '10 min');
+		airflow_bp.dlq_timeout('task_queued_timeout', '10 min'), airflow_bp.dlq_timeout('scheduler_health_check_threshold', '30 s'),
+		airflow_bp.dlq_timeout('triggerer_health_check_threshold', '30 s');
 END
 $$;
 COMMENT ON FUNCTION airflow_bp.dlq_look(bigint[], boolean) IS
@@ -115,14 +116,17 @@ CREATE FUNCTION airflow_bp.dlq_clear(letters bigint[], tasks uuid[], downstream 
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
 	act bigint;
+	cleared uuid[];
 BEGIN
-	PERFORM airflow_bp.clear_tasks(tasks, downstream);
-	act := currval('airflow_bp.act_act_id_seq');
-	PERFORM airflow_bp.dlq_close(letters, 'retried', act, why);
+	SELECT min(c.act_id), array_agg(c.old_id) INTO act, cleared FROM airflow_bp.clear_tasks(tasks, downstream) c;
+	PERFORM airflow_bp.dlq_close(letters, 'retried', act, why),
+		airflow_bp.dlq_close(ARRAY(SELECT l.id FROM airflow_bp.dead_letter l WHERE l.status = 'open' AND l.ti_id = ANY (cleared)
+			AND l.id <> ALL (letters) FOR UPDATE SKIP LOCKED), 'retried', act, why || ', along with another');
 	RETURN act;
 END
 $$;
-COMMENT ON FUNCTION airflow_bp.dlq_clear(bigint[], uuid[], boolean, text) IS 'Clears tasks and closes their letters, which are locked; the act.';
+COMMENT ON FUNCTION airflow_bp.dlq_clear(bigint[], uuid[], boolean, text) IS
+'Clears tasks and closes their letters, which are locked, and those of what is cleared along with them; the act.';
 
 CREATE FUNCTION airflow_bp.dlq_run_tasks(letter bigint) RETURNS uuid[]
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
@@ -139,7 +143,7 @@ COMMENT ON FUNCTION airflow_bp.dlq_run_tasks(bigint) IS 'Tasks to clear so that 
 CREATE FUNCTION airflow_bp.dlq_refuse(letter bigint, obstacle text, hint text) RETURNS void
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
-	RAISE EXCEPTION USING ERRCODE = 'BP004', MESSAGE = format('letter %s %s', letter, obstacle), HINT = hint;
+	RAISE EXCEPTION USING ERRCODE = 'BP004', MESSAGE = format('letter %s: %s', letter, obstacle), HINT = hint;
 END
 $$;
 COMMENT ON FUNCTION airflow_bp.dlq_refuse(bigint, text, text) IS 'Raises BP004: why nothing is done to a letter, and what to do.';
@@ -170,7 +174,7 @@ DECLARE
 	tasks uuid[] := CASE WHEN task IS NULL THEN airflow_bp.dlq_run_tasks(id) ELSE ARRAY[task] END;
 BEGIN
 	IF tasks IS NULL THEN
-		PERFORM airflow_bp.dlq_refuse(id, 'is of a run in which no task has failed', 'See airflow_bp.stuck() and airflow_bp.waiting() for its tasks.');
+		PERFORM airflow_bp.dlq_refuse(id, 'no task of its run has failed', 'See airflow_bp.stuck() and airflow_bp.waiting() for its tasks.');
 	END IF;
 	RETURN airflow_bp.dlq_clear(ARRAY[id], tasks, coalesce(downstream, true), why);
 END
@@ -195,13 +199,13 @@ BEGIN
 		CROSS JOIN LATERAL (SELECT coalesce(t.start_date, now()), coalesce(t.end_date, now())) d (start_date, end_date)
 		WHERE t.id = $1', schema) INTO old, new USING task, id;
 	IF task IS NULL THEN
-		PERFORM airflow_bp.dlq_refuse(id, 'is of a whole run', 'Mark the run as failed in Airflow, or fail the letters of its tasks.');
+		PERFORM airflow_bp.dlq_refuse(id, 'it is of a whole run', 'Mark the run as failed in Airflow, or fail the letters of its tasks.');
 	ELSIF old ->> 'state' IN ('failed', 'upstream_failed') THEN
-		PERFORM airflow_bp.dlq_refuse(id, format('is of a task that is %s already', old ->> 'state'), 'Close the letter by airflow_bp.dlq_discard().');
+		PERFORM airflow_bp.dlq_refuse(id, format('its task is %s already', old ->> 'state'), 'Close the letter by airflow_bp.dlq_discard().');
 	ELSIF airflow_bp.write_as_owner(relation::regclass, format('UPDATE %s SET state = %L, start_date = %L, end_date = %L, duration = %L,
 			updated_at = %L WHERE id = %L', relation, new ->> 'state', new ->> 'start_date', new ->> 'end_date', new ->> 'duration',
 			new ->> 'updated_at', task)) <> 1 THEN
-		PERFORM airflow_bp.dlq_refuse(id, 'is of a task that could not be written', 'A trigger on task_instance suppressed it.');
+		PERFORM airflow_bp.dlq_refuse(id, 'its task could not be written', 'A trigger on task_instance suppressed it.');
 	END IF;
 	INSERT INTO airflow_bp.act (action, old, new) VALUES ('dlq_fail', old, new || jsonb_build_object('why', why)) RETURNING act_id INTO act;
 	PERFORM airflow_bp.dlq_close(ARRAY[id], 'failed', act, why);
@@ -221,7 +225,7 @@ BEGIN
 		RAISE EXCEPTION USING ERRCODE = 'BP001', MESSAGE = format('there is no letter %s', coalesce(id::text, 'NULL')),
 			HINT = 'See the table airflow_bp.dead_letter.';
 	ELSIF found.status <> 'open' THEN
-		PERFORM airflow_bp.dlq_refuse(id, format('is %s already, by %s', found.status, found.closed_by), 'Nothing is to be done.');
+		PERFORM airflow_bp.dlq_refuse(id, format('it is %s already, by %s', found.status, found.closed_by), 'Nothing is to be done.');
 	END IF;
 	INSERT INTO airflow_bp.act (action, old, new) VALUES ('dlq_discard', jsonb_build_object('letter', id), jsonb_build_object('why', why))
 	RETURNING act_id INTO act;
@@ -243,7 +247,7 @@ BEGIN
 			PERFORM pg_sleep(0.02 + 0.06 * random());
 		END;
 	END LOOP;
-	PERFORM airflow_bp.dlq_refuse(id, 'could not be locked', 'Somebody else is at it, at its task or at its run; see pg_stat_activity, and try again.');
+	PERFORM airflow_bp.dlq_refuse(id, 'it could not be locked', 'Somebody else is at it, at its task or at its run; see pg_stat_activity, and try again.');
 END
 $$;
 COMMENT ON FUNCTION airflow_bp.dlq_do(text, bigint, boolean, boolean, text) IS 'Retries, fails or discards a letter, with several tries at its locks.';

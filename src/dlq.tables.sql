@@ -26,12 +26,14 @@ CREATE TABLE airflow_bp.dead_letter (
 	act_id bigint,
 	attempts int NOT NULL DEFAULT 0,
 	attempted_at timestamptz,
+	refusal text,
 	CONSTRAINT dead_letter_key UNIQUE NULLS NOT DISTINCT (dag_id, run_id, task_id, map_index, try_number)
 );
 CREATE INDEX dead_letter_open ON airflow_bp.dead_letter (id) WHERE status = 'open';
 CREATE INDEX dead_letter_closed ON airflow_bp.dead_letter (closed_at) WHERE status <> 'open';
+CREATE INDEX dead_letter_task ON airflow_bp.dead_letter (ti_id) WHERE status = 'open';
 CREATE INDEX dead_letter_act ON airflow_bp.dead_letter (act_id) WHERE act_id IS NOT NULL;
-COMMENT ON TABLE airflow_bp.dead_letter IS 'Inbox of tasks that are stuck, one row for each try of a task, or with task_id NULL for a run. cause and evidence: those of stuck() when last seen; ti_id, state, tenant, pool, queue, executor: of the task then. first_seen, last_seen, times_seen: of the findings. status: open; retried, failed, discarded by an operator or a policy; recovered: it moved again by itself. closed_at, closed_by, why: when, by whom and why it left open; act_id: the act that did it, if it was one. attempts: retries by a policy, attempted_at: the last one, also when it was refused.';
+COMMENT ON TABLE airflow_bp.dead_letter IS 'Inbox of tasks that are stuck, one row for each try of a task, or with task_id NULL for a run. cause and evidence: those of stuck() when last seen; ti_id, state, tenant, pool, queue, executor: of the task then. first_seen, last_seen, times_seen: of the findings. status: open; retried, failed, discarded by an operator or a policy; recovered: it moved again by itself. closed_at, closed_by, why: when, by whom and why it left open; act_id: the act that did it, if it was one. attempts: retries by a policy, attempted_at: the last one, also when it was refused; refusal: why that was.';
 
 SELECT pg_catalog.pg_extension_config_dump('airflow_bp.dead_letter', '');
 SELECT pg_catalog.pg_extension_config_dump('airflow_bp.dead_letter_id_seq', '');
@@ -60,6 +62,7 @@ CREATE TABLE airflow_bp.dlq_batch (
 	filter jsonb NOT NULL,
 	total bigint NOT NULL,
 	retried bigint NOT NULL DEFAULT 0,
+	along bigint NOT NULL DEFAULT 0,
 	refused bigint NOT NULL DEFAULT 0,
 	reasons jsonb NOT NULL DEFAULT '{}',
 	after_id bigint NOT NULL DEFAULT 0,
@@ -70,6 +73,6 @@ CREATE TABLE airflow_bp.dlq_batch (
 	said_at timestamptz,
 	ended_at timestamptz
 );
-COMMENT ON TABLE airflow_bp.dlq_batch IS 'Calls of dlq_retry_all(), as dlq_batches() shows them. total: letters at the start; retried, refused: of them so far; reasons: of refusals, with how many; longest: time for which a batch locked rows. after_id, busy, rounds, size: where it is; said_at: of its last notice.';
+COMMENT ON TABLE airflow_bp.dlq_batch IS 'Calls of dlq_retry_all(), as dlq_batches() shows them. total: letters at the start; retried, refused: of them so far; along: closed with them, as their tasks are downstream; reasons: of refusals, with how many; longest: time for which a batch locked rows. after_id, busy, rounds, size: where it is; said_at: of its last notice.';
 
 SELECT pg_catalog.pg_extension_config_dump('airflow_bp.dlq_policy', '');

@@ -22,6 +22,7 @@ int			guc_ready_grace;
 int			guc_park_for;
 int			guc_recount_period;
 int			guc_log_retention_days;
+int			guc_letter_retention_days;
 int			guc_max_age;
 int			guc_admit_ahead;
 int			guc_age_priority;
@@ -110,6 +111,10 @@ guc_init(bool preloaded)
 	DefineCustomIntVariable("airflow_bp.log_retention",
 							"Days that rows of the decision log are kept.",
 							NULL, &guc_log_retention_days, 7, 1, 3650, PGC_SIGHUP, 0,
+							NULL, NULL, NULL);
+	DefineCustomIntVariable("airflow_bp.letter_retention",
+							"Days that closed letters are kept.",
+							NULL, &guc_letter_retention_days, 30, 1, 3650, PGC_SIGHUP, 0,
 							NULL, NULL, NULL);
 	DefineCustomBoolVariable("airflow_bp.parking",
 							 "Leave runs at which a look is useless out of the window of the scheduler.",

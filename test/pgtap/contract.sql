@@ -56,6 +56,17 @@ INSERT INTO contract VALUES
 ('operator', 'v', true, 'dlq_fail', 'id bigint, why text, force boolean DEFAULT false', 'bigint'),
 ('operator', 'v', true, 'dlq_discard', 'id bigint, why text', 'bigint'),
 ('operator', 'v', true, 'dlq_purge', 'older_than interval', 'bigint'),
+('operator', 'v', true, 'dlq_auto', '', 'integer'),
+('operator', 'v', true, 'set_dlq_policy', 'cause text, retries integer, backoff interval DEFAULT ''00:01:00''::interval, max_backoff interval DEFAULT ''01:00:00''::interval, jitter double precision DEFAULT 0.2, tenant text DEFAULT NULL::text, dag_id text DEFAULT NULL::text, downstream boolean DEFAULT true', 'void'),
+('operator', 'v', true, 'drop_dlq_policy', 'cause text, tenant text DEFAULT NULL::text, dag_id text DEFAULT NULL::text', 'void'),
+('operator', 'v', false, 'dlq_retry_all', 'IN cause text DEFAULT NULL::text, IN dag_id text DEFAULT NULL::text, IN tenant text DEFAULT NULL::text, IN pool text DEFAULT NULL::text, IN queue text DEFAULT NULL::text, IN older_than interval DEFAULT ''00:00:00''::interval, IN most bigint DEFAULT NULL::bigint, IN downstream boolean DEFAULT true, IN rate double precision DEFAULT NULL::double precision, IN batch integer DEFAULT 100, IN dry_run boolean DEFAULT true', NULL),
+('operator', 'i', true, 'dlq_filter', 'cause text, dag_id text, tenant text, pool text, queue text, older_than interval, most bigint', 'jsonb'),
+('operator', 's', true, 'dlq_batch_dry', 'filter jsonb', 'text'),
+('operator', 'v', true, 'dlq_batch_begin', 'filter jsonb, batch integer, rate double precision, downstream boolean', 'bigint'),
+('operator', 'v', true, 'dlq_batch_next', 'work bigint, began timestamp with time zone, ended_at timestamp with time zone, OUT news text, OUT pause double precision, OUT ended boolean', 'record'),
+('reader', 's', true, 'dead_letters', 'scope text', 'TABLE(scope_name text, open bigint, oldest interval, newest interval, retried bigint, failed bigint, discarded bigint, recovered bigint)'),
+('reader', 's', true, 'dlq_plan', 'cause text DEFAULT NULL::text, dag_id text DEFAULT NULL::text, tenant text DEFAULT NULL::text, pool text DEFAULT NULL::text, queue text DEFAULT NULL::text, older_than interval DEFAULT ''00:00:00''::interval, most bigint DEFAULT NULL::bigint', 'SETOF airflow_bp.dlq_planned'),
+('reader', 's', true, 'dlq_batches', '', 'TABLE(id bigint, state text, started_at timestamp with time zone, started_by text, pid integer, filter jsonb, total bigint, retried bigint, along bigint, refused bigint, reasons jsonb, per_min double precision, ends_in interval, longest interval)'),
 ('public', 'v', false, 'look_useful', 'dag_id character varying, run_id character varying, seen_by oid', 'boolean');
 
 CREATE ROLE bp_nobody;
@@ -90,12 +101,13 @@ FROM relations, unnest('{bp_reader,bp_operator}'::text[]) r WHERE relkind <> 'S'
 
 -- What runs with the rights of the owner, or builds statements, has its search_path pinned.
 SELECT ok(proconfig @> '{"search_path=pg_catalog, pg_temp"}', proname || ': search_path is pinned') FROM ours
-WHERE prosecdef OR prolang = (SELECT oid FROM pg_language WHERE lanname = 'plpgsql') ORDER BY proname;
+-- A procedure that commits can pin nothing, and names everything in full.
+WHERE prosecdef OR prokind <> 'p' AND prolang = (SELECT oid FROM pg_language WHERE lanname = 'plpgsql') ORDER BY proname;
 SELECT ok(rolsuper, proname || ': the owner of a definer is the owner of the extension') FROM ours JOIN pg_roles r ON r.oid = proowner WHERE prosecdef;
 
 -- Comments.
 SELECT ok(obj_description(oid, 'pg_proc') <> '', proname || ': comment') FROM ours ORDER BY proname;
-SELECT ok(obj_description('airflow_bp.queue_count'::regtype, 'pg_type') <> '', 'queue_count: comment');
+SELECT ok(obj_description(format('airflow_bp.%s', t)::regtype, 'pg_type') <> '', t || ': comment') FROM unnest('{queue_count,dlq_planned}'::text[]) t;
 SELECT ok(obj_description(oid, 'pg_class') <> '', relname || ': comment') FROM relations WHERE relkind <> 'S';
 SELECT ok(obj_description('airflow_bp'::regnamespace, 'pg_namespace') <> '', 'schema: comment');
 
@@ -107,9 +119,9 @@ SELECT columns_are('airflow_bp', t, c, t || ': columns') FROM (VALUES
 	('tenant_rule', '{place,tenant,match_on,pattern,exact}'),
 	('pool_policy', '{pool,least,most,step,period,act,owner_slots,our_slots,changed_at,low_since,low_seen,error}'),
 	('decision', '{at,verdict,reason,tenant,dag_id,run_id,task_id,map_index,try_number,slots,detail}'),
-	('dead_letter', '{id,dag_id,run_id,task_id,map_index,try_number,ti_id,cause,evidence,state,tenant,pool,queue,executor,first_seen,last_seen,times_seen,status,closed_at,closed_by,why,act_id,attempts,attempted_at}'),
+	('dead_letter', '{id,dag_id,run_id,task_id,map_index,try_number,ti_id,cause,evidence,state,tenant,pool,queue,executor,first_seen,last_seen,times_seen,status,closed_at,closed_by,why,act_id,attempts,attempted_at,refusal}'),
 	('dlq_policy', '{cause,tenant,dag_id,retries,backoff,max_backoff,jitter,downstream}'),
-	('dlq_batch', '{id,started_at,started_by,pid,filter,total,retried,refused,reasons,after_id,busy,rounds,size,longest,said_at,ended_at}'),
+	('dlq_batch', '{id,started_at,started_by,pid,filter,total,retried,along,refused,reasons,after_id,busy,rounds,size,longest,said_at,ended_at}'),
 	('act', '{act_id,at,actor,action,old,new,undone_at}')) v (t, c);
 SELECT col_type_is('airflow_bp', t, c, y, t || '.' || c) FROM (VALUES
 	('tenant', 'name', 'text'), ('tenant', 'nominal', 'integer'), ('tenant', 'weight', 'double precision'), ('tenant', 'count_deferred', 'boolean'),
@@ -128,6 +140,10 @@ SELECT has_view('airflow_bp', 'queue_by_' || s, 'queue_by_' || s) FROM unnest('{
 SELECT results_eq(format('SELECT attname::text FROM pg_attribute WHERE attrelid = %L::regclass AND attnum > 0 ORDER BY attnum', 'airflow_bp.queue_by_' || s),
 	'SELECT unnest(proargnames[2:]) FROM pg_proc WHERE oid = ''airflow_bp.queue(text)''::regprocedure', 'queue_by_' || s || ': columns of queue()')
 FROM unnest('{deployment,pool,queue,executor,tenant,dag,state}'::text[]) s;
+
+SELECT results_eq(format('SELECT attname::text FROM pg_attribute WHERE attrelid = %L::regclass AND attnum > 0 ORDER BY attnum', 'airflow_bp.dead_letters_by_' || s),
+	'SELECT unnest(proargnames[2:]) FROM pg_proc WHERE oid = ''airflow_bp.dead_letters(text)''::regprocedure', 'dead_letters_by_' || s || ': columns of dead_letters()')
+FROM unnest('{deployment,cause,tenant,pool,queue,dag}'::text[]) s;
 
 -- Everything belongs to the extension; what is set up by hand is kept by pg_dump, with its sequences; what is logged by turns is not.
 SELECT is_empty($$
@@ -154,7 +170,7 @@ SELECT is((SELECT context FROM pg_settings WHERE name = 'airflow_bp.' || n), c, 
 	('database', 'postmaster'), ('max_held', 'postmaster'), ('max_tenants', 'postmaster'), ('max_dags', 'postmaster'), ('max_runs', 'postmaster'),
 	('airflow_schema', 'superuser'), ('startup_hold', 'sighup'), ('ask_timeout', 'sighup'), ('grant_timeout', 'sighup'), ('ready_grace', 'sighup'),
 	('park_for', 'sighup'), ('parking', 'superuser'), ('admit_ahead', 'sighup'), ('max_age', 'sighup'), ('age_priority', 'sighup'), ('age_tasks', 'sighup'),
-	('usage_half_life', 'sighup'), ('recount_period', 'sighup'), ('log_retention', 'sighup')) v (n, c);
+	('usage_half_life', 'sighup'), ('recount_period', 'sighup'), ('log_retention', 'sighup'), ('letter_retention', 'sighup')) v (n, c);
 
 SELECT * FROM finish();
 ROLLBACK;
