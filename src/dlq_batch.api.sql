@@ -263,7 +263,7 @@ CREATE FUNCTION airflow_bp.dlq_batches() RETURNS TABLE (id bigint, state text, s
 LANGUAGE sql STABLE SECURITY DEFINER ROWS 10 SET search_path = pg_catalog, pg_temp AS $$
 	SELECT b.id, CASE WHEN b.ended_at IS NOT NULL THEN 'ended' WHEN a.pid IS NULL THEN 'stopped' ELSE 'running' END, b.started_at, b.started_by,
 		b.pid, b.filter, b.total, b.retried, b.along, b.refused, b.reasons, b.retried * 60 / nullif(extract(epoch FROM t.took), 0)::float8,
-		CASE WHEN a.pid IS NOT NULL AND b.ended_at IS NULL THEN greatest(b.total - b.retried - b.refused - b.along, 0) * t.took / nullif(b.retried + b.refused, 0) END,
+		CASE WHEN a.pid IS NOT NULL THEN greatest(b.total - b.retried - b.refused - b.along, 0) * t.took / nullif(b.retried + b.refused, 0) END,
 		b.longest
 	FROM airflow_bp.dlq_batch b
 	LEFT JOIN pg_stat_activity a ON a.pid = b.pid AND a.backend_start <= b.started_at AND a.state = 'active' AND b.ended_at IS NULL
