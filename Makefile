@@ -14,6 +14,8 @@ OBJS = \
 	src/age.o \
 	src/airflow_bp.o \
 	src/catalog.o \
+	src/drain.o \
+	src/drain_state.o \
 	src/examine.o \
 	src/gate.o \
 	src/guc.o \
@@ -46,6 +48,7 @@ SQL_PARTS = \
 	src/park.tables.sql \
 	src/pool.tables.sql \
 	src/dlq.tables.sql \
+	src/drain.tables.sql \
 	src/catalog.api.sql \
 	src/policy.api.sql \
 	src/gate.api.sql \
@@ -54,6 +57,7 @@ SQL_PARTS = \
 	src/worker.api.sql \
 	src/queue.api.sql \
 	src/explain.api.sql \
+	src/drain.api.sql \
 	src/pool.api.sql \
 	src/dlq.api.sql \
 	src/dlq_batch.api.sql \

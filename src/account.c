@@ -100,8 +100,8 @@ account_find_tenant(DbState *db, const char *name, bool cohort, bool create)
 	return NO_TENANT;
 }
 
-static Key
-name_key(NameKind kind, Str text)
+Key
+account_name_key(NameKind kind, Str text)
 {
 	return key_of(KEY_NAME + 16 * kind, &text, 1);
 }
@@ -109,7 +109,7 @@ name_key(NameKind kind, Str text)
 static NameEntry *
 name_intern(NameKind kind, Str text)
 {
-	Key			key = name_key(kind, text);
+	Key			key = account_name_key(kind, text);
 	bool		found;
 	NameEntry  *entry = hash_search(names, &key, HASH_ENTER_NULL, &found);
 
@@ -143,6 +143,7 @@ class_init(DbState *db, ClassEntry *class, const Str *strs)
 	class->db = db->db;
 	class->tenant = NO_TENANT;
 	class->first_seen = GetCurrentTimestamp();
+	class->drained_from = db->drained_from;
 	pg_atomic_init_u32(&class->pins, 0);
 	for (int i = 0; i < NUM_NAME_KINDS; i++)
 	{
@@ -384,7 +385,7 @@ account_clear_rooms(DbState *db)
 void
 account_set_room(NameKind kind, Str name, int64 limit)
 {
-	Key			key = name_key(kind, name);
+	Key			key = account_name_key(kind, name);
 	NameEntry  *entry = hash_search(names, &key, HASH_FIND, NULL);
 
 	if (entry != NULL)

@@ -63,6 +63,7 @@ typedef struct ClassEntry
 	bool		unplaced;		/* its tenant found no place: admit */
 	NameEntry  *names[NUM_NAME_KINDS];
 	TimestampTz first_seen;
+	int64		drained_from;	/* by all drains over it; drain_state.h */
 	pg_atomic_uint32 pins;		/* open transactions with deltas of it */
 	Counts		live;
 	Counts		since;			/* deltas that the running recount does not see */
@@ -110,6 +111,7 @@ extern void account_shmem_startup(void);
 extern int	account_max_tenants(void);
 extern int	account_max_classes(void);
 
+extern Key	account_name_key(NameKind kind, Str text);
 extern Key	account_class_key(const Str *strs);
 extern bool account_class_is(const ClassEntry *class, const Str *strs);
 extern ClassEntry *account_pin(DbState *db, const Key *key, const Str *strs);

@@ -217,7 +217,7 @@ const char *
 admit_reason_name(AdmitReason reason)
 {
 	static const char *const names[] = {
-		NULL, "held_starting", "held_quota", "held_order", "never_fits",
+		NULL, "held_starting", "held_drain", "held_quota", "held_order", "never_fits",
 		"pool_full", "dag_max_active_tasks"
 	};
 

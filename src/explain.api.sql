@@ -30,7 +30,7 @@ BEGIN
 		FROM (SELECT h.ti_id AS id, h.tenant, h.slots, h.priority, extract(epoch FROM h.first_asked) AS created_s,
 				CASE WHEN half_life > 0 THEN h.dag_id END AS dag
 			FROM airflow_bp.held_entries() h JOIN jsonb_to_recordset(policy -> 'tenants') t (name text) ON t.name = h.tenant
-			WHERE NOT h.granted) p;
+			WHERE NOT h.granted AND h.reason <> 'held_drain') p;
 		SELECT coalesce(jsonb_object_agg(u.name, u.usage), '{}') INTO used
 		FROM airflow_bp.tenant_usage() u JOIN jsonb_to_recordset(policy -> 'tenants') t (name text) ON t.name = u.name;
 	END IF;
@@ -41,7 +41,7 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION airflow_bp.preview_state() IS
-'The live state as preview() takes it: policy, usage with grants, held tasks without a grant as pending (id: task_instance.id), settings of ageing, now. preview(preview_state()) says what a fill would admit now. usage and pending are null while the counters are not ready. With airflow_bp.usage_half_life, all DAGs count as if they had used nothing before.';
+'The live state as preview() takes it: policy, usage with grants, held tasks without a grant, and not under a drain, as pending (id: task_instance.id), settings of ageing, now. preview(preview_state()) says what a fill would admit now. usage and pending are null while the counters are not ready. With airflow_bp.usage_half_life, all DAGs count as if they had used nothing before.';
 
 CREATE FUNCTION airflow_bp.change_fault(changes jsonb) RETURNS TABLE (code text, message text)
 LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, pg_temp AS $$
@@ -369,6 +369,7 @@ DECLARE
 	known boolean := state -> 'usage' <> 'null';
 	own record;
 	held bigint;
+	drained bigint := (SELECT count(*) FROM airflow_bp.held_entries() h WHERE h.tenant = tenant_facts.tenant AND h.reason = 'held_drain');
 	too_large bigint;
 	head text;
 BEGIN
@@ -384,11 +385,14 @@ BEGIN
 		'borrowing_limit ' || own.borrowing_limit, 'cohort ' || own.parent,
 		CASE WHEN known THEN 'uses ' || own.usage ELSE 'the counters are not ready' END,
 		CASE WHEN known THEN own.available || ' available' END,
-		CASE WHEN known AND held = 0 THEN 'no task is held' WHEN known THEN 'held: ' || held END,
+		CASE WHEN known AND held + drained = 0 THEN 'no task is held' WHEN known THEN 'held: ' || held END,
 		CASE WHEN NOT airflow_bp.enforced(own.name) THEN 'not enforced' END);
 	RETURN QUERY SELECT 'granted', own.name, sum(h.slots), min(h.first_asked), NULL::interval,
 		format('tasks that may pass when the scheduler asks again: %s', count(*))
 	FROM airflow_bp.held_entries() h WHERE h.tenant = own.name AND h.granted HAVING known AND count(*) > 0;
+	RETURN QUERY SELECT 'drain', own.name, sum(h.slots), min(h.first_asked), NULL::interval,
+		format('tasks held by a drain: %s, see airflow_bp.drain_status()', drained)
+	FROM airflow_bp.held_entries() h WHERE h.tenant = own.name AND h.reason = 'held_drain' HAVING drained > 0;
 	RETURN QUERY SELECT 'never_fits', own.name, NULL::bigint, NULL::timestamptz, NULL::interval,
 		format('held tasks of more than %s slots, the most that it can have: %s', own.potential, too_large) WHERE too_large > 0;
 	IF known AND held > too_large THEN
@@ -406,4 +410,4 @@ LANGUAGE sql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS 
 	FROM airflow_bp.tenant_facts($1) WITH ORDINALITY f (fact, name, slots, since, turn_in, detail, line) ORDER BY f.line
 $$;
 COMMENT ON FUNCTION airflow_bp.explain_tenant(text) IS
-'Why the next task of a tenant waits, in rows. fact: tenant (slots: its usage), granted (held tasks with a grant), never_fits, next (the task that goes first: slots it needs, since: first asked, turn_in: when its turn comes at the rate at which tasks ended in the last 5 minutes, if nobody new came; NULL: cannot be known), limit (subject: tenant or cohort that has too little left, slots: what is left), kept (idle slots that a lender keeps to itself), claimed (a lender waits for its own slots), ahead (other tenants whose held tasks go first, slots: of those), borrowed (who has borrowed in its cohorts, and how much). detail says it in words. One row when no task is held; without numbers while the counters are not ready. BP001 no such tenant.';
+'Why the next task of a tenant waits, in rows. fact: tenant (slots: its usage), granted (held tasks with a grant), drain (tasks that a drain holds; only the others are in the lines below), never_fits, next (the task that goes first: slots it needs, since: first asked, turn_in: when its turn comes at the rate at which tasks ended in the last 5 minutes, if nobody new came; NULL: cannot be known), limit (subject: tenant or cohort that has too little left, slots: what is left), kept (idle slots that a lender keeps to itself), claimed (a lender waits for its own slots), ahead (other tenants whose held tasks go first, slots: of those), borrowed (who has borrowed in its cohorts, and how much). detail says it in words. One row when no task is held; without numbers while the counters are not ready. BP001 no such tenant.';

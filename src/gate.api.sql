@@ -23,7 +23,7 @@ BEGIN
 END
 $body$;
 COMMENT ON FUNCTION airflow_bp.held() IS
-'Tasks that the scheduler asked for and that were held: slots, times asked, why (held_starting, held_quota, held_order, never_fits; with airflow_bp.admit_ahead also pool_full, dag_max_active_tasks), granted: may pass at its next ask, run_parked: its run is out of the examine window. run_id and task_id are NULL for a task that was deleted.';
+'Tasks that the scheduler asked for and that were held: slots, times asked, why (held_starting, held_drain, held_quota, held_order, never_fits; with airflow_bp.admit_ahead also pool_full, dag_max_active_tasks), granted: may pass at its next ask, run_parked: its run is out of the examine window. run_id and task_id are NULL for a task that was deleted.';
 
 CREATE FUNCTION airflow_bp.tenant_usage() RETURNS TABLE (name text, nominal bigint, usage bigint, available bigint, borrowed bigint,
 	share float8, held bigint, oldest_held interval, admitted_total bigint, held_total bigint)

@@ -172,15 +172,28 @@ gate_admit(DbState *db, const TaskRow *row, ClassEntry *class, HeldEntry *entry,
 static AdmitReason
 gate_starting(DbState *db, const ClassEntry *class, TimestampTz now)
 {
-	TimestampTz since = db->ready ? Max(db->since, class->first_seen) : db->since;
+	bool		drains = db->draining && class->tenant == NO_TENANT;
+	bool		limits = db->mode != MODE_OBSERVE && (!db->ready || (db->limited && db->may_enforce));
+	TimestampTz since = db->ready || drains ? Max(db->since, class->first_seen) : db->since;
 
-	if (db->mode == MODE_OFF || db->mode == MODE_OBSERVE ||
-		(db->ready && (!db->limited || !db->may_enforce)))
+	if (db->mode == MODE_OFF || !(drains || limits))
 		return REASON_NONE;
 	if (!class->unplaced && now - since < (int64) guc_startup_hold * 1000)
 		return REASON_STARTING;
 	pg_atomic_fetch_add_u64(&db->fail_open, 1);
 	return REASON_NONE;
+}
+
+/* Is the task of a drained class held?  In doubt about its run it is not. */
+static bool
+gate_drained(DbState *db, const TaskRow *row, const ClassEntry *class, const HeldEntry *entry)
+{
+	TimestampTz started = park_run_started(gate_run_key(row->dag_id, row->run_id));
+	DrainVerdict verdict = drain_verdict(class->drained_from, entry ? entry->task.asked : 0, started);
+
+	if (verdict == DRAIN_UNKNOWN)
+		pg_atomic_fetch_add_u64(&db->fail_open, 1);
+	return verdict == DRAIN_HOLD;
 }
 
 /* The verdict on one ask; true admits.  The caller holds shmem->lock. */
@@ -193,12 +206,16 @@ gate_judge(DbState *db, const TaskRow *row, ClassEntry *class, TimestampTz now)
 	bool		starting = db->mode == MODE_UNKNOWN || !db->ready || tenant == NULL;
 	AdmitMode	mode = MODE_UNKNOWN;
 	AdmitReason reason;
+	bool		drained;
 
 	if (entry != NULL && entry->state == HELD_PASSING)
 		entry = NULL;
+	drained = class->drained_from != DRAIN_NONE && gate_drained(db, row, class, entry);
 	if (entry != NULL)
-		held_refresh(db, entry, row, class);
-	if (starting)
+		held_refresh(db, entry, row, class, drained);
+	if (drained)
+		reason = REASON_DRAIN;
+	else if (starting)
 		reason = gate_starting(db, class, now);
 	else
 	{
@@ -207,7 +224,7 @@ gate_judge(DbState *db, const TaskRow *row, ClassEntry *class, TimestampTz now)
 			REASON_NONE :
 			held_verdict(db, class, entry, row->slots, now);
 	}
-	if (reason != REASON_NONE && (starting || mode == MODE_ENFORCE))
+	if (reason != REASON_NONE && (drained || starting || mode == MODE_ENFORCE))
 	{
 		gate_hold(db, row, class, entry, reason, now);
 		return false;

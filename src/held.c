@@ -210,6 +210,16 @@ held_withdraw(DbState *db, HeldEntry *entry, TimestampTz now)
 	held_relist(db, entry, now);
 }
 
+/* Is an entry kept out of the lines by a drain? */
+static bool
+held_drained(const HeldEntry *entry)
+{
+	int64		from = entry->class->drained_from;
+
+	return from != DRAIN_NONE && !(entry->undrained && from != DRAIN_ALL) &&
+		drain_verdict(from, entry->task.asked, 0) != DRAIN_PASS;
+}
+
 /* Put an entry that stands aside where its tenant says. */
 static void
 held_place(DbState *db, HeldEntry *entry)
@@ -219,6 +229,11 @@ held_place(DbState *db, HeldEntry *entry)
 
 	entry->tenant = entry->class->tenant;
 	tenant = account_tenant(entry->tenant);
+	if (held_drained(entry))
+	{
+		entry->reason = REASON_DRAIN;
+		return;
+	}
 	if (tenant == NULL)
 		return;
 	if (entry->slots > tenant->node.potential)
@@ -226,7 +241,7 @@ held_place(DbState *db, HeldEntry *entry)
 		entry->reason = REASON_NEVER_FITS;
 		return;
 	}
-	if (entry->reason == REASON_NEVER_FITS)
+	if (entry->reason == REASON_NEVER_FITS || entry->reason == REASON_DRAIN)
 		entry->reason = REASON_QUOTA;
 	if (never_in_pool(db, entry->class, entry->slots))
 	{
@@ -246,9 +261,11 @@ held_place(DbState *db, HeldEntry *entry)
 
 /* Follow what has changed of the task and its tenant since it was asked for last. */
 void
-held_refresh(DbState *db, HeldEntry *entry, const TaskRow *row, ClassEntry *class)
+held_refresh(DbState *db, HeldEntry *entry, const TaskRow *row, ClassEntry *class, bool drained)
 {
-	if (entry->class != class || entry->tenant != class->tenant ||
+	bool		in_place = entry->state == HELD_WAITING || entry->state == HELD_GRANTED;
+
+	if ((drained && in_place) || entry->class != class || entry->tenant != class->tenant ||
 		entry->slots != row->slots || entry->priority != row->priority)
 	{
 		held_withdraw(db, entry, entry->listed_at);
@@ -258,6 +275,7 @@ held_refresh(DbState *db, HeldEntry *entry, const TaskRow *row, ClassEntry *clas
 		entry->slots = row->slots;
 		entry->priority = row->priority;
 	}
+	entry->undrained = !drained;
 	if (entry->state == HELD_ASIDE)
 		held_place(db, entry);
 }
@@ -325,6 +343,7 @@ held_enter(DbState *db, const TaskRow *row, ClassEntry *class, AdmitReason reaso
 	entry->class = class;
 	pg_atomic_fetch_add_u32(&class->pins, 1);
 	entry->run = run;
+	entry->undrained = reason != REASON_DRAIN;
 	entry->tenant = NO_TENANT;
 	held_place(db, entry);
 	held_list(db, entry, now);
@@ -338,7 +357,7 @@ grant_stands(const HeldEntry *entry, int64 more)
 {
 	const TenantState *tenant = account_tenant(entry->tenant);
 
-	return tenant != NULL && entry->tenant == entry->class->tenant &&
+	return tenant != NULL && entry->tenant == entry->class->tenant && !held_drained(entry) &&
 		admit_free(&tenant->node, ADMIT_USED) >= more;
 }
 
@@ -387,7 +406,7 @@ held_in_place(const DbState *db, const HeldEntry *entry)
 
 	if (entry->state == HELD_GRANTED)
 		return grant_stands(entry, 0);
-	return entry->state == HELD_WAITING && entry->tenant == entry->class->tenant &&
+	return entry->state == HELD_WAITING && entry->tenant == entry->class->tenant && !held_drained(entry) &&
 		entry->slots <= tenant->node.potential &&
 		(entry->task.shape->flow != NULL) == (db->order.half_life > 0) &&
 		(entry->task.shape->pool != NULL) == (db->ahead >= 0) &&
@@ -415,6 +434,21 @@ held_place_all(DbState *db)
 			account_due(db, account_tenant(entry->tenant));
 		if (db->ready && entry->state == HELD_WAITING && entry->reason == REASON_STARTING)
 			entry->reason = REASON_QUOTA;
+	}
+}
+
+/* Less is drained than was: have the scheduler ask again for what was held by it. */
+void
+held_wake_drained(DbState *db)
+{
+	HASH_SEQ_STATUS scan;
+	HeldEntry  *entry;
+
+	hash_seq_init(&scan, held);
+	while ((entry = hash_seq_search(&scan)) != NULL)
+	{
+		if (entry->key.db == db->db && entry->reason == REASON_DRAIN)
+			park_run_useful(db, entry->run);
 	}
 }
 

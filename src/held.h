@@ -19,7 +19,7 @@ typedef struct HeldKey
 
 typedef enum HeldState
 {
-	HELD_ASIDE,					/* tenant unknown yet, never fits, no room in line, or let a grant lapse */
+	HELD_ASIDE,					/* drained, no tenant yet, never fits, no room in line, or grant lapsed */
 	HELD_WAITING,				/* in line */
 	HELD_GRANTED,				/* may pass at its next ask */
 	HELD_PASSING,				/* passed in an open transaction */
@@ -36,6 +36,7 @@ typedef struct HeldEntry
 	uint32		asks;
 	bool		was_granted;	/* while passing */
 	bool		room;			/* its grant has room in pool and DAG */
+	bool		undrained;		/* drains let its run finish, its last ask said */
 	AdmitTask	task;			/* in line while it waits */
 	ClassEntry *class;			/* pinned */
 	Key			run;
@@ -52,7 +53,8 @@ extern HeldKey held_key(DbState *db, const pg_uuid_t *id);
 extern HeldEntry *held_find(const HeldKey *key);
 extern HeldEntry *held_enter(DbState *db, const TaskRow *row, ClassEntry *class,
 							 AdmitReason reason, Key run, TimestampTz now);
-extern void held_refresh(DbState *db, HeldEntry *entry, const TaskRow *row, ClassEntry *class);
+extern void held_refresh(DbState *db, HeldEntry *entry, const TaskRow *row, ClassEntry *class,
+						 bool drained);
 extern AdmitReason held_verdict(DbState *db, ClassEntry *class, HeldEntry *entry,
 								int64 slots, TimestampTz now);
 extern void held_asked(DbState *db, HeldEntry *entry, AdmitReason reason, TimestampTz now);
@@ -73,6 +75,7 @@ extern void held_sum(DbState *db, int64 *counts, TimestampTz *oldest);
 /* For the worker.  The caller holds shmem->lock exclusively. */
 extern void held_clear(DbState *db);
 extern void held_place_all(DbState *db);
+extern void held_wake_drained(DbState *db);
 extern void held_set_order(DbState *db);
 extern void held_set_rooms(DbState *db, const char *airflow_schema);
 extern void held_expire(DbState *db, TimestampTz now);

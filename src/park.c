@@ -71,6 +71,7 @@ typedef struct Note
 	bool		mark;
 	bool		look;
 	bool		gone;			/* it does not run any more */
+	TimestampTz started;		/* 0: not known */
 } Note;
 
 /* dag_run as this backend saw it last; relid is invalid when stale. */
@@ -83,6 +84,7 @@ static struct
 	AttrNumber	run_id;
 	AttrNumber	state;
 	AttrNumber	decided;
+	AttrNumber	started;		/* may be absent */
 	AttrNumber	quiet[2];		/* columns that tell nothing */
 }			columns;
 
@@ -278,6 +280,18 @@ note(Str dag_id, Str run_id)
 	}
 	notes[nnotes] = (Note) {.run = run, .dag = dag_key(dag_id)};
 	return &notes[nnotes++];
+}
+
+/* When a run that the open transaction has looked at started; 0: not known. */
+TimestampTz
+park_run_started(Key run)
+{
+	for (int i = nnotes - 1; i >= 0; i--)
+	{
+		if (notes[i].run.low == run.low && notes[i].run.high == run.high && notes[i].started != 0)
+			return notes[i].started;
+	}
+	return 0;
 }
 
 /* Can another look find something to do because of this change of a task? */
@@ -492,6 +506,7 @@ columns_known(Relation rel)
 	columns.run_id = catalog_column(desc, "run_id", VARCHAROID);
 	columns.state = catalog_column(desc, "state", VARCHAROID);
 	columns.decided = catalog_column(desc, "last_scheduling_decision", TIMESTAMPTZOID);
+	columns.started = catalog_column(desc, "start_date", TIMESTAMPTZOID);
 	columns.quiet[0] = catalog_column(desc, "updated_at", TIMESTAMPTZOID);
 	columns.quiet[1] = catalog_column(desc, "scheduled_by_job_id", INT4OID);
 	columns.usable = columns.id && columns.dag_id && columns.run_id && columns.state &&
@@ -516,12 +531,12 @@ columns_matter(const Bitmapset *updated)
 	return false;
 }
 
-/* last_scheduling_decision of a row; 0: none. */
+/* An instant of a row; 0: none. */
 static TimestampTz
-decided_at(TupleTableSlot *slot)
+instant_of(TupleTableSlot *slot, AttrNumber attno)
 {
-	bool		isnull;
-	Datum		value = slot_getattr(slot, columns.decided, &isnull);
+	bool		isnull = attno == InvalidAttrNumber;
+	Datum		value = isnull ? (Datum) 0 : slot_getattr(slot, attno, &isnull);
 
 	return isnull ? 0 : DatumGetTimestampTz(value);
 }
@@ -538,8 +553,8 @@ is_running(TupleTableSlot *slot)
 static void
 run_changed(DbState *db, TriggerData *trigger)
 {
-	TimestampTz decided = decided_at(trigger->tg_newslot);
-	bool		looked = decided != decided_at(trigger->tg_trigslot);
+	TimestampTz decided = instant_of(trigger->tg_newslot, columns.decided);
+	bool		looked = decided != instant_of(trigger->tg_trigslot, columns.decided);
 	bool		matters = columns_matter(trigger->tg_updatedcols);
 	bool		isnull;
 	int32		id;
@@ -563,6 +578,7 @@ run_changed(DbState *db, TriggerData *trigger)
 		look_begin(db, mine, id, trigger->tg_trigger->tgoid, decided);
 	mine->mark |= matters || (looked && !examining);
 	mine->gone = !is_running(trigger->tg_newslot);
+	mine->started = instant_of(trigger->tg_newslot, columns.started);
 }
 
 /* BEFORE UPDATE FOR EACH ROW on dag_run.  Changes nothing. */

@@ -57,6 +57,7 @@ extern void park_shmem_startup(void);
 /* Called by the gate in Airflow's transaction; takes effect at commit. */
 extern void park_task_changed(DbState *db, const TaskRow *from, const TaskRow *to);
 extern void park_lost(void);
+extern TimestampTz park_run_started(Key run);
 
 /* At once; the caller may hold shmem->lock. */
 extern void park_run_useful(DbState *db, Key run);

@@ -13,6 +13,7 @@
 #include "utils/builtins.h"
 #include "utils/timestamp.h"
 
+#include "drain.h"
 #include "held.h"
 #include "policy.h"
 #include "spi.h"
@@ -373,6 +374,7 @@ policy_compile(DbState *db)
 	TimestampTz enabled_at;
 	TenantList	tenants;
 	ClassList	classes;
+	DrainList	drains;
 
 	if (changed)
 		return;
@@ -381,6 +383,7 @@ policy_compile(DbState *db)
 	enabled_at = SPI_processed == 0 ? 0 : spi_instant(0, 2);
 	tenants = read_tenants(db);
 	classes = map_classes(db, true);
+	drains = drain_read(db);
 
 	LWLockAcquire(shmem->lock, LW_EXCLUSIVE);
 	db->mode = mode;
@@ -393,11 +396,13 @@ policy_compile(DbState *db)
 	}
 	apply_tenants(db, &tenants);
 	apply_classes(&classes);
+	drain_apply(db, &drains);
 	account_charge_all(db);
 	held_place_all(db);
 	drop_tenants(db);
 	db->policy_version = wanted;
 	LWLockRelease(shmem->lock);
+	drain_in_force(db, &drains);
 }
 
 /* Give new classes their tenants.  Needs SPI. */
@@ -405,12 +410,15 @@ void
 policy_resolve(DbState *db)
 {
 	ClassList	classes;
+	DrainList	drains;
 
 	if (changed)
 		return;
 	classes = map_classes(db, false);
+	drains = drain_read(db);
 	LWLockAcquire(shmem->lock, LW_EXCLUSIVE);
 	apply_classes(&classes);
+	drain_apply(db, &drains);
 	account_charge_all(db);
 	held_place_all(db);
 	LWLockRelease(shmem->lock);

@@ -110,6 +110,7 @@ db_reset(DbState *state, Oid db)
 	state->policy_wanted = 1;
 	state->due = NO_TENANT;
 	state->ahead = -1;
+	state->drained_from = DRAIN_NONE;
 	state->db = db;
 }
 

@@ -24,6 +24,7 @@
 #include "utils/snapshot.h"
 
 #include "admit.h"
+#include "drain_state.h"
 
 #define ERRCODE_BP_NAME MAKE_SQLSTATE('B', 'P', '0', '0', '1')
 #define ERRCODE_BP_NUMBER MAKE_SQLSTATE('B', 'P', '0', '0', '2')
@@ -70,6 +71,8 @@ typedef struct DbState
 	bool		ready;			/* counters are exact */
 	bool		recount_wanted;
 	bool		limited;		/* some tenant has a limit */
+	bool		draining;		/* some drain is in force */
+	int64		drained_from;	/* by drains of the whole deployment; drain_state.h */
 	TimestampTz since;			/* start of the present wait for readiness */
 	TimestampTz counted_since;	/* start of the rates */
 	uint64		policy_version; /* compiled */

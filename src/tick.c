@@ -78,6 +78,8 @@ step_inspect(Turn *turn)
 	turn->airflow_schema = spi_null(0, 1) ? NULL : pstrdup(spi_text(0, 1));
 	MemoryContextSwitchTo(spi_context);
 	LWLockAcquire(shmem->lock, LW_EXCLUSIVE);
+	if (db->may_enforce != spi_bool(0, 2))
+		db->policy_wanted++;	/* drains are in force, or not */
 	db->may_enforce = spi_bool(0, 2);
 	if (db->enabled != spi_bool(0, 3))
 	{
@@ -197,6 +199,7 @@ static const Step steps[] = {
 	{"rooms", .run = step_rooms, .needs_gate = true},
 	{"grant", .run = step_grant, .needs_gate = true},
 	{"park", .run = step_park, .needs_gate = true},
+	{"drain", .sql = "SELECT airflow_bp.drain_turn()", .needs_gate = true},
 	{"log", .run = step_log},
 	{"purge", .run = step_purge, .period = 600},
 	{"letters", .sql = "SELECT airflow_bp.dlq_purge(make_interval(days => current_setting('airflow_bp.letter_retention')::int))", .period = 600},

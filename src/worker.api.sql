@@ -195,6 +195,7 @@ LANGUAGE sql VOLATILE ROWS 1 SECURITY DEFINER SET search_path = pg_catalog, pg_t
 					'no worker: set airflow_bp.database, or call airflow_bp.tick() at a period' END,
 			CASE WHEN s.gate_enabled AND m.ready IS FALSE THEN 'counters not ready' END,
 			CASE WHEN m.held_without_place > 0 THEN format('%s asks held without a place in line: raise airflow_bp.max_held', m.held_without_place) END,
+			airflow_bp.drain_note(),
 			CASE WHEN m.log_dropped > 0 THEN format('%s decisions missing in the log', m.log_dropped) END,
 			m.note), '')
 	FROM airflow_bp.deployment_state() s
@@ -251,8 +252,10 @@ LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
 	WHERE p.pronamespace = 'airflow_bp'::regnamespace AND p.proname = ANY (CASE audience
 		WHEN 'reader' THEN '{status,queue,queue_rates,waiting,waiting_summary,tenants,tenant_of,rooms,held,parked,
 			preview,preview_state,preview_change,explain_tenant,pool_plan,policy_version,policy_wanted,known_heads,
-			dead_letters,dlq_plan,dlq_batches}'::name[]
+			dead_letters,dlq_plan,dlq_batches,
+			drain_status,may_i_upgrade}'::name[]
 		WHEN 'operator' THEN '{set_mode,set_tenant,drop_tenant,set_cohort,drop_cohort,add_tenant_rule,drop_tenant_rule,
+			drain_start,drain_stop,
 			set_pool,drop_pool,pool_apply,undo,tick,recount,dlq_retry,dlq_fail,dlq_discard,dlq_purge,
 			dlq_retry_all,dlq_filter,dlq_batch_begin,dlq_batch_next,dlq_batch_dry,dlq_auto,set_dlq_policy,drop_dlq_policy}'::name[] END)
 $$;

@@ -29,6 +29,7 @@
 #include "utils/timestamp.h"
 #include "utils/varlena.h"
 
+#include "drain.h"
 #include "held.h"
 #include "guc.h"
 #include "shmem.h"
@@ -289,6 +290,7 @@ worker_idle(DbState *db)
 	held_clear(db);
 	db->enabled = false;
 	db->mode = MODE_OFF;
+	drain_forget(db);
 	db->policy_wanted = db->policy_version + 1;
 	LWLockRelease(shmem->lock);
 	db->last_full = GetCurrentTimestamp();

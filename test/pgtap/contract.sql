@@ -50,6 +50,11 @@ INSERT INTO contract VALUES
 ('operator', 'v', true, 'pool_apply', '', 'integer'),
 ('operator', 'v', true, 'set_pool', 'name text, at_least integer, at_most integer, step integer DEFAULT 8, period interval DEFAULT ''00:05:00''::interval, act boolean DEFAULT false', 'void'),
 ('operator', 'v', true, 'drop_pool', 'name text, restore boolean DEFAULT true', 'void'),
+-- Drains.
+('reader', 'v', true, 'drain_status', '', 'TABLE(id bigint, scope text, name text, since timestamp with time zone, by text, finish text, deadline timestamp with time zone, at_timeout text, state text, in_force boolean, in_force_at timestamp with time zone, scheduled bigint, queued bigint, running bigint, deferred bigint, waiting bigint, runs bigint, held bigint, progress double precision, eta interval)'),
+('reader', 'v', true, 'may_i_upgrade', '', 'TABLE(answer boolean, reason text, active bigint, example text, detail text)'),
+('operator', 'v', true, 'drain_start', 'scope text, name text DEFAULT NULL::text, timeout interval DEFAULT NULL::interval, finish text DEFAULT ''runs''::text, at_timeout text DEFAULT ''wait''::text', 'bigint'),
+('operator', 'v', true, 'drain_stop', 'id bigint', 'void'),
 ('owner', 'v', false, 'write_as_owner', 'relation regclass, statement text', 'bigint'),
 -- Letters.
 ('operator', 'v', true, 'dlq_retry', 'id bigint, downstream boolean DEFAULT true, force boolean DEFAULT false, why text DEFAULT ''retried by hand''::text', 'bigint'),
@@ -122,6 +127,7 @@ SELECT columns_are('airflow_bp', t, c, t || ': columns') FROM (VALUES
 	('dead_letter', '{id,dag_id,run_id,task_id,map_index,try_number,ti_id,cause,evidence,state,tenant,pool,queue,executor,first_seen,last_seen,times_seen,status,closed_at,closed_by,why,act_id,attempts,attempted_at,refusal}'),
 	('dlq_policy', '{cause,tenant,dag_id,retries,backoff,max_backoff,jitter,downstream}'),
 	('dlq_batch', '{id,started_at,started_by,pid,filter,total,retried,along,refused,reasons,after_id,busy,rounds,size,longest,said_at,ended_at}'),
+	('drain', '{id,scope,name,finish,since,started_by,at_timeout,timeout,deadline,timed_out_at,left_at_start,in_force_at,stopped_at,stopped_by}'),
 	('act', '{act_id,at,actor,action,old,new,undone_at}')) v (t, c);
 SELECT col_type_is('airflow_bp', t, c, y, t || '.' || c) FROM (VALUES
 	('tenant', 'name', 'text'), ('tenant', 'nominal', 'integer'), ('tenant', 'weight', 'double precision'), ('tenant', 'count_deferred', 'boolean'),
@@ -135,7 +141,7 @@ SELECT col_is_pk('airflow_bp', t, c, t || ': key') FROM (VALUES ('deployment', '
 SELECT fk_ok('airflow_bp', 'tenant', 'cohort', 'airflow_bp', 'cohort', 'name', 'pg_dump puts cohorts before their tenants');
 SELECT is_empty($$SELECT FROM pg_constraint WHERE contype = 'f' AND conrelid = 'airflow_bp.cohort'::regclass$$, 'and has no cycle of foreign keys');
 SELECT trigger_is('airflow_bp', t, 'policy_changed', 'airflow_bp', 'policy_changed', t || ': a change wakes the worker')
-FROM unnest('{deployment,cohort,tenant,tenant_rule}'::name[]) t;
+FROM unnest('{deployment,cohort,tenant,tenant_rule,drain}'::name[]) t;
 SELECT has_view('airflow_bp', 'queue_by_' || s, 'queue_by_' || s) FROM unnest('{deployment,pool,queue,executor,tenant,dag,state}'::text[]) s;
 SELECT results_eq(format('SELECT attname::text FROM pg_attribute WHERE attrelid = %L::regclass AND attnum > 0 ORDER BY attnum', 'airflow_bp.queue_by_' || s),
 	'SELECT unnest(proargnames[2:]) FROM pg_proc WHERE oid = ''airflow_bp.queue(text)''::regprocedure', 'queue_by_' || s || ': columns of queue()')
@@ -152,7 +158,8 @@ SELECT is_empty($$
 		WHERE d.classid = o.class AND d.objid = o.oid AND d.refclassid = 'pg_extension'::regclass AND d.deptype = 'e')$$, 'all of it belongs to the extension');
 SELECT set_eq($$SELECT unnest(extconfig)::regclass::text FROM pg_extension WHERE extname = 'airflow_bp'$$,
 	ARRAY['airflow_bp.deployment', 'airflow_bp.cohort', 'airflow_bp.tenant', 'airflow_bp.tenant_rule', 'airflow_bp.pool_policy', 'airflow_bp.act', 'airflow_bp.act_act_id_seq',
-	'airflow_bp.dead_letter', 'airflow_bp.dead_letter_id_seq', 'airflow_bp.dlq_policy'], 'pg_dump keeps policy, acts and letters');
+	'airflow_bp.dead_letter', 'airflow_bp.dead_letter_id_seq', 'airflow_bp.dlq_policy',
+	'airflow_bp.drain', 'airflow_bp.drain_id_seq'], 'pg_dump keeps policy, acts and letters');
 SELECT is_empty($$SELECT FROM pg_extension, unnest(extcondition) c WHERE extname = 'airflow_bp' AND c <> ''$$, 'all rows of them');
 SELECT is_empty($$SELECT FROM airflow_bp.deployment UNION ALL SELECT FROM airflow_bp.cohort UNION ALL SELECT FROM airflow_bp.tenant UNION ALL SELECT FROM airflow_bp.tenant_rule UNION ALL SELECT FROM airflow_bp.pool_policy UNION ALL SELECT FROM airflow_bp.dlq_policy$$, 'and a new extension has none that a restore would meet');
 
