@@ -56,6 +56,7 @@ SQL_PARTS = \
 	src/park.api.sql \
 	src/worker.api.sql \
 	src/queue.api.sql \
+	src/clear.api.sql \
 	src/explain.api.sql \
 	src/drain.api.sql \
 	src/pool.api.sql \

@@ -55,6 +55,8 @@ INSERT INTO contract VALUES
 ('reader', 'v', true, 'may_i_upgrade', '', 'TABLE(answer boolean, reason text, active bigint, example text, detail text)'),
 ('operator', 'v', true, 'drain_start', 'scope text, name text DEFAULT NULL::text, timeout interval DEFAULT NULL::interval, finish text DEFAULT ''runs''::text, at_timeout text DEFAULT ''wait''::text', 'bigint'),
 ('operator', 'v', true, 'drain_stop', 'id bigint', 'void'),
+-- Clearing.
+('operator', 'v', true, 'clear_tasks', 'ids uuid[], downstream boolean DEFAULT false', 'TABLE(act_id bigint, old_id uuid, new_id uuid, dag_id text, run_id text, task_id text, map_index integer, old_state text, new_state text)'),
 ('owner', 'v', false, 'write_as_owner', 'relation regclass, statement text', 'bigint'),
 -- Letters.
 ('operator', 'v', true, 'dlq_retry', 'id bigint, downstream boolean DEFAULT true, force boolean DEFAULT false, why text DEFAULT ''retried by hand''::text', 'bigint'),
