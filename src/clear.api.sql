@@ -304,8 +304,8 @@ BEGIN
 					AS last_scheduling_decision,
 				CASE WHEN w.written THEN $2 ELSE r.queued_at END AS queued_at, CASE WHEN w.written THEN $2 ELSE r.updated_at END AS updated_at,
 				r.clear_number + w.written::int AS clear_number,
-				CASE WHEN d.pinned = 'false' AND CASE WHEN %4$L THEN r.finished ELSE r.bare END THEN coalesce(m.bundle_version, r.bundle_version) ELSE r.bundle_version END
-					AS bundle_version,
+				coalesce(CASE WHEN d.pinned = 'false' AND CASE WHEN %4$L THEN r.finished ELSE r.bare END THEN m.bundle_version END,
+					r.bundle_version) AS bundle_version,
 				CASE WHEN r.bare AND d.version IS NOT NULL THEN r.version ELSE r.created_dag_version_id END AS created_dag_version_id,
 				jsonb_build_object('__type', 'dict', '__var', jsonb_strip_nulls(jsonb_build_object('traceparent', r.traceparent,
 					'tracestate', CASE WHEN %5$L AND r.conf ->> 'airflow/task_span_detail_level' ~ '^ *[-+]?0*[1-9][0-9]*$'
@@ -354,7 +354,8 @@ BEGIN
 			SELECT t.id AS key, t.recorded, airflow_bp.uuid7() AS id, t.dag_id, t.run_id, t.task_id, t.map_index, t.state AS old_state,
 				CASE WHEN k.running THEN 'restarting' END AS state, CASE WHEN k.ends THEN $3 ELSE t.end_date END AS end_date,
 				CASE WHEN k.ends THEN extract(epoch FROM $3 - t.start_date)::float8 ELSE t.duration END AS duration,
-				CASE WHEN k.running THEN t.max_tries WHEN k.known THEN t.try_number + s.retries ELSE greatest(t.max_tries, t.try_number) END AS max_tries,
+				CASE WHEN k.running THEN t.max_tries WHEN k.known THEN t.try_number + s.retries
+					ELSE greatest(t.max_tries, t.try_number) END AS max_tries,
 				CASE WHEN k.fresh THEN s.pool ELSE t.pool END AS pool, CASE WHEN k.fresh THEN s.pool_slots ELSE t.pool_slots END AS pool_slots,
 				CASE WHEN k.fresh THEN coalesce(s.queue, CASE WHEN %3$L THEN t.queue ELSE 'default' END) ELSE t.queue END AS queue,
 				CASE WHEN k.fresh AND s.weight IS NOT NULL THEN s.weight ELSE t.priority_weight END AS priority_weight,
@@ -542,8 +543,7 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION airflow_bp.clear_tasks(uuid[], boolean) IS
-'Clears task instances, given by their ids, exactly as clear_task_instances() of this version of Airflow does, with the run queued again when it was finished: each becomes a new try (state NULL; restarting when it was running) under a new id, and the old try goes to the history. downstream: also all that the API would clear with include_downstream. One row a task cleared; act_id: the act, which undo() takes back while Airflow has not moved on.
-Locks the runs, then the tasks, until the transaction ends, and waits for them as lock_timeout says: at most some hundred tasks a call. All or nothing: BP001 no such task instance, BP004 moved on meanwhile, what is downstream is not known, or (3.3) a finished run without DAG version, BP006 no or unknown Airflow. What task_instance_mutation_hook of a cluster policy would do is not done.';
+'Clears task instances, given by their ids, exactly as clear_task_instances() of this version of Airflow does, with the run queued again when it was finished: each becomes a new try (state NULL; restarting when it was running) under a new id, and the old try goes to the history. downstream: also all that the API would clear with include_downstream. One row a task cleared; act_id: the act, which undo() takes back while Airflow has not moved on. Locks the runs, then the tasks, until the transaction ends, and waits for them as lock_timeout says: at most some hundred tasks a call. All or nothing: BP001 no such task instance, BP004 moved on meanwhile, what is downstream is not known, or (3.3) a finished run without DAG version, BP006 no or unknown Airflow. What task_instance_mutation_hook of a cluster policy would do is not done.';
 
 CREATE FUNCTION airflow_bp.undo_clear(done airflow_bp.act) RETURNS boolean
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET datestyle = 'ISO' SET extra_float_digits = 1 SET bytea_output = 'hex' AS $$
