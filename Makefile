@@ -49,6 +49,8 @@ SQL_PARTS = \
 	src/pool.tables.sql \
 	src/dlq.tables.sql \
 	src/drain.tables.sql \
+	src/rebalance.tables.sql \
+	src/priority.tables.sql \
 	src/catalog.api.sql \
 	src/policy.api.sql \
 	src/gate.api.sql \
@@ -60,6 +62,8 @@ SQL_PARTS = \
 	src/explain.api.sql \
 	src/drain.api.sql \
 	src/pool.api.sql \
+	src/rebalance.api.sql \
+	src/priority.api.sql \
 	src/dlq.api.sql \
 	src/dlq_batch.api.sql \
 	src/dlq_auto.api.sql \

@@ -204,6 +204,8 @@ static const Step steps[] = {
 	{"purge", .run = step_purge, .period = 600},
 	{"letters", .sql = "SELECT airflow_bp.dlq_purge(make_interval(days => current_setting('airflow_bp.letter_retention')::int))", .period = 600},
 	{"retry", .sql = "SELECT airflow_bp.dlq_auto()", .period = 10, .needs_gate = true, .ends = true},
+	{"rebalance", .sql = "SELECT airflow_bp.rebalance_apply()", .period = 15, .needs_gate = true, .ends = true},
+	{"priority", .sql = "SELECT airflow_bp.priority_apply()", .period = 15, .needs_gate = true, .ends = true},
 	{"pool", .sql = "SELECT airflow_bp.pool_apply()", .needs_gate = true, .ends = true},
 };
 

@@ -74,6 +74,18 @@ INSERT INTO contract VALUES
 ('reader', 's', true, 'dead_letters', 'scope text', 'TABLE(scope_name text, open bigint, oldest interval, newest interval, retried bigint, failed bigint, discarded bigint, recovered bigint)'),
 ('reader', 's', true, 'dlq_plan', 'cause text DEFAULT NULL::text, dag_id text DEFAULT NULL::text, tenant text DEFAULT NULL::text, pool text DEFAULT NULL::text, queue text DEFAULT NULL::text, older_than interval DEFAULT ''00:00:00''::interval, most bigint DEFAULT NULL::bigint', 'SETOF airflow_bp.dlq_planned'),
 ('reader', 's', true, 'dlq_batches', '', 'TABLE(id bigint, state text, started_at timestamp with time zone, started_by text, pid integer, filter jsonb, total bigint, retried bigint, along bigint, refused bigint, reasons jsonb, per_min double precision, ends_in interval, longest interval)'),
+-- Rebalance.
+('reader', 's', true, 'rebalance_plan', '', 'TABLE(balance_group text, kind text, source text, target text, source_age interval, target_age interval, source_load bigint, source_slots bigint, target_load bigint, target_slots bigint, proposed bigint, reason text, allowed boolean)'),
+('operator', 'v', true, 'rebalance_apply', '', 'integer'),
+('operator', 'v', true, 'set_balance_group', 'name text, kind text, members text[], act boolean DEFAULT false, ratio double precision DEFAULT 3, least_age interval DEFAULT ''00:01:00''::interval, patience interval DEFAULT ''00:01:00''::interval, stay interval DEFAULT ''00:10:00''::interval, batch integer DEFAULT 100', 'void'),
+('operator', 'v', true, 'drop_balance_group', 'name text', 'void'),
+('owner', 'v', false, 'undo_rebalance', 'done airflow_bp.act', 'boolean'),
+-- Priority.
+('reader', 's', true, 'priority_plan', '', 'TABLE(dag_id text, run_id text, task_id text, map_index integer, pool text, waited interval, original integer, weight integer, proposed integer, scope text, name text, reason text, allowed boolean)'),
+('operator', 'v', true, 'priority_apply', 'most integer DEFAULT 500', 'integer'),
+('operator', 'v', true, 'set_priority_ageing', 'scope text, name text DEFAULT NULL::text, step integer DEFAULT 1, every interval DEFAULT ''00:05:00''::interval, cap integer DEFAULT 100, act boolean DEFAULT false', 'void'),
+('operator', 'v', true, 'drop_priority_ageing', 'scope text, name text DEFAULT NULL::text', 'void'),
+('owner', 'v', false, 'undo_priority', 'done airflow_bp.act', 'boolean'),
 ('public', 'v', false, 'look_useful', 'dag_id character varying, run_id character varying, seen_by oid', 'boolean');
 
 CREATE ROLE bp_nobody;
@@ -125,6 +137,11 @@ SELECT columns_are('airflow_bp', t, c, t || ': columns') FROM (VALUES
 	('cohort', '{name,parent,nominal,borrowing_limit,lending_limit,weight}'),
 	('tenant_rule', '{place,tenant,match_on,pattern,exact}'),
 	('pool_policy', '{pool,least,most,step,period,act,owner_slots,our_slots,changed_at,low_since,low_seen,error}'),
+	('balance_group', '{name,kind,act,ratio,least_age,patience,stay,batch,uneven_from,uneven_since,uneven_seen,error}'),
+	('balance_member', '{kind,member,balance_group}'),
+	('rebalance', '{moved_at,act_id,balance_group,kind,source,target,tasks,age_before,target_age_before,age_after,target_age_after,measure_at,measured_at}'),
+	('priority_policy', '{scope,name,step,every,cap,act}'),
+	('priority_aged', '{dag_id,run_id,task_id,map_index,original,ours,stopped_since,aged_at}'),
 	('decision', '{at,verdict,reason,tenant,dag_id,run_id,task_id,map_index,try_number,slots,detail}'),
 	('dead_letter', '{id,dag_id,run_id,task_id,map_index,try_number,ti_id,cause,evidence,state,tenant,pool,queue,executor,first_seen,last_seen,times_seen,status,closed_at,closed_by,why,act_id,attempts,attempted_at,refusal}'),
 	('dlq_policy', '{cause,tenant,dag_id,retries,backoff,max_backoff,jitter,downstream}'),
@@ -139,7 +156,7 @@ SELECT col_type_is('airflow_bp', t, c, y, t || '.' || c) FROM (VALUES
 	('tenant_rule', 'place', 'integer'), ('tenant_rule', 'pattern', 'text'),
 	('decision', 'at', 'timestamp with time zone'), ('decision', 'slots', 'integer'),
 	('act', 'act_id', 'bigint'), ('act', 'old', 'jsonb'), ('act', 'new', 'jsonb'), ('act', 'undone_at', 'timestamp with time zone')) v (t, c, y);
-SELECT col_is_pk('airflow_bp', t, c, t || ': key') FROM (VALUES ('deployment', 'singleton'), ('tenant', 'name'), ('cohort', 'name'), ('tenant_rule', 'place'), ('pool_policy', 'pool'), ('act', 'act_id'), ('dead_letter', 'id')) v (t, c);
+SELECT col_is_pk('airflow_bp', t, c, t || ': key') FROM (VALUES ('deployment', 'singleton'), ('tenant', 'name'), ('cohort', 'name'), ('tenant_rule', 'place'), ('pool_policy', 'pool'), ('balance_group', 'name'), ('act', 'act_id'), ('dead_letter', 'id')) v (t, c);
 SELECT fk_ok('airflow_bp', 'tenant', 'cohort', 'airflow_bp', 'cohort', 'name', 'pg_dump puts cohorts before their tenants');
 SELECT is_empty($$SELECT FROM pg_constraint WHERE contype = 'f' AND conrelid = 'airflow_bp.cohort'::regclass$$, 'and has no cycle of foreign keys');
 SELECT trigger_is('airflow_bp', t, 'policy_changed', 'airflow_bp', 'policy_changed', t || ': a change wakes the worker')
@@ -161,9 +178,10 @@ SELECT is_empty($$
 SELECT set_eq($$SELECT unnest(extconfig)::regclass::text FROM pg_extension WHERE extname = 'airflow_bp'$$,
 	ARRAY['airflow_bp.deployment', 'airflow_bp.cohort', 'airflow_bp.tenant', 'airflow_bp.tenant_rule', 'airflow_bp.pool_policy', 'airflow_bp.act', 'airflow_bp.act_act_id_seq',
 	'airflow_bp.dead_letter', 'airflow_bp.dead_letter_id_seq', 'airflow_bp.dlq_policy',
+	'airflow_bp.balance_group', 'airflow_bp.balance_member', 'airflow_bp.priority_policy', 'airflow_bp.priority_aged',
 	'airflow_bp.drain', 'airflow_bp.drain_id_seq'], 'pg_dump keeps policy, acts and letters');
 SELECT is_empty($$SELECT FROM pg_extension, unnest(extcondition) c WHERE extname = 'airflow_bp' AND c <> ''$$, 'all rows of them');
-SELECT is_empty($$SELECT FROM airflow_bp.deployment UNION ALL SELECT FROM airflow_bp.cohort UNION ALL SELECT FROM airflow_bp.tenant UNION ALL SELECT FROM airflow_bp.tenant_rule UNION ALL SELECT FROM airflow_bp.pool_policy UNION ALL SELECT FROM airflow_bp.dlq_policy$$, 'and a new extension has none that a restore would meet');
+SELECT is_empty($$SELECT FROM airflow_bp.deployment UNION ALL SELECT FROM airflow_bp.cohort UNION ALL SELECT FROM airflow_bp.tenant UNION ALL SELECT FROM airflow_bp.tenant_rule UNION ALL SELECT FROM airflow_bp.pool_policy UNION ALL SELECT FROM airflow_bp.balance_group UNION ALL SELECT FROM airflow_bp.priority_policy UNION ALL SELECT FROM airflow_bp.dlq_policy$$, 'and a new extension has none that a restore would meet');
 
 -- What preview() answers with.
 SELECT set_eq(format('SELECT jsonb_object_keys(airflow_bp.preview(%L)%s)', '{"tenants": [{"name": "a", "nominal": 1}], "pending": [{"id": "1", "tenant": "a", "slots": 2}]}', path),
