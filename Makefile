@@ -64,6 +64,7 @@ SQL_PARTS = \
 	src/pool.api.sql \
 	src/rebalance.api.sql \
 	src/priority.api.sql \
+	src/audit.api.sql \
 	src/dlq.api.sql \
 	src/dlq_batch.api.sql \
 	src/dlq_auto.api.sql \

@@ -25,7 +25,7 @@ LEFT JOIN airflow_bp.priority_aged a ON a.dag_id = t.dag_id AND a.run_id = t.run
 CROSS JOIN LATERAL (SELECT CASE WHEN a.ours = t.priority_weight THEN a.original ELSE t.priority_weight END) o (original)
 CROSS JOIN LATERAL (SELECT airflow_bp.priority_next(o.original, airflow_bp.data_time() - t.scheduled_dttm, y.step, y.every, y.cap)) n (proposed)
 WHERE t.state = 'scheduled' AND n.proposed <> t.priority_weight
-	AND EXISTS (SELECT FROM %2$s d WHERE d.dag_id = t.dag_id AND NOT d.is_paused AND NOT d.is_stale)$query$,
+	AND EXISTS (SELECT FROM %2$s d WHERE d.dag_id = t.dag_id AND d.is_paused IS NOT TRUE AND d.is_stale IS NOT TRUE)$query$,
 		schema, airflow_bp.airflow_relation(schema, 'dag', 'dag_id text', 'is_paused bool', 'is_stale bool'));
 END
 $body$;

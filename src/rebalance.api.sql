@@ -137,7 +137,7 @@ WITH class AS MATERIALIZED (
 	SELECT t.id, t.scheduled_dttm, CASE WHEN %1$L = 'pool' THEN t.pool_slots ELSE 1 END AS slots FROM %3$I.task_instance t
 	WHERE t.state = 'scheduled' AND t.%1$I = $1 AND t.pool_slots <= $3
 		AND EXISTS (SELECT FROM %7$s d LEFT JOIN %8$s b ON b.dag_bundle_name = d.bundle_name WHERE d.dag_id = t.dag_id
-			AND NOT d.is_paused AND NOT d.is_stale AND NOT EXISTS (SELECT FROM team WHERE team.team_name <> coalesce(b.team_name, '')))
+			AND d.is_paused IS NOT TRUE AND d.is_stale IS NOT TRUE AND NOT EXISTS (SELECT FROM team WHERE team.team_name <> coalesce(b.team_name, '')))
 		AND EXISTS (SELECT FROM %3$I.dag_run r WHERE r.dag_id = t.dag_id AND r.run_id = t.run_id AND r.state = 'running')
 		AND NOT EXISTS (SELECT FROM stranger s WHERE s.dag_id = t.dag_id AND s.other IS NOT DISTINCT FROM t.%2$I)
 	ORDER BY t.scheduled_dttm, t.id LIMIT $4 FOR UPDATE OF t SKIP LOCKED
