@@ -70,6 +70,16 @@ $$;
 COMMENT ON FUNCTION airflow_bp.drain_left(text, text, text, timestamptz, timestamptz) IS
 'What has to finish before a scope is drained: open transactions of drain_open(), active tasks by state (running: with restarting, deferred: with awaiting_input), with finish runs also the tasks that wait in started runs of DAGs not paused or stale, and the runs of all these; held: tasks that drains hold, NULL where shared memory cannot tell.';
 
+CREATE FUNCTION airflow_bp.drain_runs(since timestamptz) RETURNS TABLE (id int, dag_id text, run_id text, start_date timestamptz)
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+	RETURN QUERY EXECUTE format('SELECT id, dag_id, run_id, start_date FROM %s r WHERE state = ''running'' AND start_date >= $1',
+		airflow_bp.airflow_relation(airflow_bp.airflow_schema_name(), 'dag_run', 'id int', 'dag_id text', 'run_id text', 'state text',
+			'start_date timestamptz')) USING since;
+END
+$$;
+COMMENT ON FUNCTION airflow_bp.drain_runs(timestamptz) IS 'Running runs that have started since then.';
+
 CREATE FUNCTION airflow_bp.drains_hold() RETURNS boolean
 LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
 	SELECT CASE WHEN pg_is_in_recovery() THEN NULL ELSE coalesce((SELECT m.mode <> 'off' AND m.may_enforce AND s.gate_enabled

@@ -9,9 +9,11 @@
 #include "catalog/pg_type_d.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
+#include "utils/timestamp.h"
 
 #include "drain.h"
 #include "held.h"
+#include "park.h"
 #include "spi.h"
 
 /* A drain that names nothing we know matches nothing. */
@@ -44,10 +46,31 @@ read_row(DbState *db, uint64 row)
 	return drain;
 }
 
+/* Runs that have started since the first drain that lets runs finish. */
+static void
+read_runs(DbState *db, TimestampTz since)
+{
+	uint64		n;
+
+	if (since == DRAIN_NONE)
+		return;
+	n = spi_query("SELECT id, dag_id, run_id, start_date FROM airflow_bp.drain_runs(%s)",
+				  quote_literal_cstr(timestamptz_to_str(since)));
+	for (uint64 i = 0; i < n; i++)
+	{
+		char	   *dag_id = spi_text(i, 2);
+		char	   *run_id = spi_text(i, 3);
+
+		park_note_start(db, (Str) {dag_id, strlen(dag_id)}, (Str) {run_id, strlen(run_id)},
+						spi_int(i, 1, 0), spi_instant(i, 4));
+	}
+}
+
 DrainList
 drain_read(DbState *db)
 {
 	DrainList	list = {0};
+	TimestampTz since = DRAIN_NONE;
 
 	list.n = spi_query("SELECT id, scope, name, finish = 'runs', since, in_force_at IS NULL "
 					   "FROM airflow_bp.drain WHERE stopped_at IS NULL");
@@ -56,7 +79,10 @@ drain_read(DbState *db)
 	{
 		list.rows[i] = read_row(db, i);
 		list.unnoted += spi_bool(i, 6);
+		if (list.rows[i].finish_runs)
+			since = Min(since, list.rows[i].since);
 	}
+	read_runs(db, since);
 	return list;
 }
 

@@ -13,14 +13,7 @@
 #define DRAIN_NONE INT64_MAX	/* no drain: every run */
 #define DRAIN_ALL INT64_MIN		/* no run */
 
-typedef enum DrainVerdict
-{
-	DRAIN_PASS,
-	DRAIN_HOLD,
-	DRAIN_UNKNOWN,				/* it is not known when the run started */
-} DrainVerdict;
-
 extern int64_t drain_join(int64_t from, bool finish_runs, int64_t since);
-extern DrainVerdict drain_verdict(int64_t from, int64_t asked, int64_t started);
+extern bool drain_holds(int64_t from, int64_t asked, int64_t started);
 
 #endif							/* AIRFLOW_BP_DRAIN_STATE_H */

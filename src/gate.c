@@ -184,16 +184,15 @@ gate_starting(DbState *db, const ClassEntry *class, TimestampTz now)
 	return REASON_NONE;
 }
 
-/* Is the task of a drained class held?  In doubt about its run it is not. */
+/* Is the task of a drained class held? */
 static bool
 gate_drained(DbState *db, const TaskRow *row, const ClassEntry *class, const HeldEntry *entry)
 {
-	TimestampTz started = park_run_started(gate_run_key(row->dag_id, row->run_id));
-	DrainVerdict verdict = drain_verdict(class->drained_from, entry ? entry->task.asked : 0, started);
+	TimestampTz started = 0;
 
-	if (verdict == DRAIN_UNKNOWN)
-		pg_atomic_fetch_add_u64(&db->fail_open, 1);
-	return verdict == DRAIN_HOLD;
+	if (class->drained_from != DRAIN_ALL)
+		started = park_run_started(gate_run_key(row->dag_id, row->run_id));
+	return drain_holds(class->drained_from, entry ? entry->task.asked : 0, started);
 }
 
 /* The verdict on one ask; true admits.  The caller holds shmem->lock. */

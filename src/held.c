@@ -216,8 +216,7 @@ held_drained(const HeldEntry *entry)
 {
 	int64		from = entry->class->drained_from;
 
-	return from != DRAIN_NONE && !(entry->undrained && from != DRAIN_ALL) &&
-		drain_verdict(from, entry->task.asked, 0) != DRAIN_PASS;
+	return from != DRAIN_NONE && drain_holds(from, entry->task.asked, entry->undrained ? 0 : from);
 }
 
 /* Put an entry that stands aside where its tenant says. */

@@ -71,7 +71,8 @@ typedef struct Note
 	bool		mark;
 	bool		look;
 	bool		gone;			/* it does not run any more */
-	TimestampTz started;		/* 0: not known */
+	int32		id;				/* of one that has started */
+	TimestampTz started;		/* 0: it has not */
 } Note;
 
 /* dag_run as this backend saw it last; relid is invalid when stale. */
@@ -282,18 +283,6 @@ note(Str dag_id, Str run_id)
 	return &notes[nnotes++];
 }
 
-/* When a run that the open transaction has looked at started; 0: not known. */
-TimestampTz
-park_run_started(Key run)
-{
-	for (int i = nnotes - 1; i >= 0; i--)
-	{
-		if (notes[i].run.low == run.low && notes[i].run.high == run.high && notes[i].started != 0)
-			return notes[i].started;
-	}
-	return 0;
-}
-
 /* Can another look find something to do because of this change of a task? */
 static bool
 task_matters(const TaskRow *from, const TaskRow *to)
@@ -376,6 +365,55 @@ look_begin(DbState *db, Note *mine, int32 id, Oid trigger, TimestampTz decided)
 	mine->look = run != NULL;
 }
 
+/* Keep when a run started.  The caller holds shmem->park_lock. */
+static void
+run_starts(DbState *db, Key key, Key dag_key, int32 id, TimestampTz started)
+{
+	ParkRun    *run = run_enter(db, key, dag_key);
+
+	if (run != NULL)
+	{
+		run->id = run->dag->run_id = id;
+		run->started = started;
+	}
+	else if (db->draining)
+		pg_atomic_fetch_add_u64(&db->fail_open, 1);
+}
+
+/* A run starts: known before anybody can ask for its tasks, and once more at commit. */
+static void
+start_begin(DbState *db, Note *mine, int32 id, TimestampTz started)
+{
+	mine->id = id;
+	mine->started = started != 0 ? started : GetCurrentTimestamp();
+	LWLockAcquire(shmem->park_lock, LW_EXCLUSIVE);
+	run_starts(db, mine->run, mine->dag, id, mine->started);
+	LWLockRelease(shmem->park_lock);
+}
+
+/* A run that was found running. */
+void
+park_note_start(DbState *db, Str dag_id, Str run_id, int32 id, TimestampTz started)
+{
+	LWLockAcquire(shmem->park_lock, LW_EXCLUSIVE);
+	run_starts(db, gate_run_key(dag_id, run_id), dag_key(dag_id), id, started);
+	LWLockRelease(shmem->park_lock);
+}
+
+/* 0: before any drain that is on, as far as can be known. */
+TimestampTz
+park_run_started(Key key)
+{
+	ParkRun    *run;
+	TimestampTz started;
+
+	LWLockAcquire(shmem->park_lock, LW_SHARED);
+	run = run_find(key);
+	started = run ? run->started : 0;
+	LWLockRelease(shmem->park_lock);
+	return started;
+}
+
 static void
 look_end(ParkDb *db, ParkRun *run)
 {
@@ -385,11 +423,18 @@ look_end(ParkDb *db, ParkRun *run)
 }
 
 static void
-note_apply(ParkDb *db, const Note *mine, uint64 mark)
+note_apply(DbState *state, const Note *mine, uint64 mark)
 {
+	ParkDb	   *db = park_db(state);
 	ParkRun    *run = run_find(mine->run);
-	ParkDag    *dag = run ? run->dag : dag_find(mine->dag);
+	ParkDag    *dag;
 
+	if (mine->started != 0 && run == NULL)
+	{
+		run_starts(state, mine->run, mine->dag, mine->id, mine->started);
+		run = run_find(mine->run);
+	}
+	dag = run ? run->dag : dag_find(mine->dag);
 	if (mine->mark)
 		run_mark(run, mine->run, mark);
 	if (mine->mark && dag != NULL)
@@ -412,7 +457,7 @@ park_commit(DbState *db)
 	before = mine->nlooked;
 	mark = next_mark();
 	for (int i = 0; i < nnotes; i++)
-		note_apply(mine, &notes[i], mark);
+		note_apply(db, &notes[i], mark);
 	if (notes_lost)
 		mine->all = mark;
 	wake = mine->nlooked > before;
@@ -578,7 +623,8 @@ run_changed(DbState *db, TriggerData *trigger)
 		look_begin(db, mine, id, trigger->tg_trigger->tgoid, decided);
 	mine->mark |= matters || (looked && !examining);
 	mine->gone = !is_running(trigger->tg_newslot);
-	mine->started = instant_of(trigger->tg_newslot, columns.started);
+	if (!mine->gone && !is_running(trigger->tg_trigslot))
+		start_begin(db, mine, id, instant_of(trigger->tg_newslot, columns.started));
 }
 
 /* BEFORE UPDATE FOR EACH ROW on dag_run.  Changes nothing. */

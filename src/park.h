@@ -28,6 +28,7 @@ typedef struct ParkRun
 	Oid			trigger;		/* that saw the look */
 	bool		listed;			/* in ParkDb.looked */
 	dlist_node	place;
+	TimestampTz started;		/* 0: before anybody looked */
 	ParkState	state;
 } ParkRun;
 
@@ -57,10 +58,10 @@ extern void park_shmem_startup(void);
 /* Called by the gate in Airflow's transaction; takes effect at commit. */
 extern void park_task_changed(DbState *db, const TaskRow *from, const TaskRow *to);
 extern void park_lost(void);
-extern TimestampTz park_run_started(Key run);
 
 /* At once; the caller may hold shmem->lock. */
 extern void park_run_useful(DbState *db, Key run);
+extern TimestampTz park_run_started(Key run);
 extern bool park_run_parked(DbState *db, Key run);
 extern bool park_run_away(DbState *db, Key run, int64 grace);
 extern int64 park_count(DbState *db);
@@ -69,6 +70,7 @@ extern int64 park_count(DbState *db);
 extern bool park_due(DbState *db);
 extern void park_turn(DbState *db, const char *airflow_schema);
 extern ParkDb *park_db(DbState *db);
+extern void park_note_start(DbState *db, Str dag_id, Str run_id, int32 id, TimestampTz started);
 extern int	park_take_looked(DbState *db, ParkJob *jobs, int room);
 extern void park_settle(DbState *db, const ParkJob *job, const ParkFacts *facts);
 extern int	park_copy_runs(DbState *db, ParkJob *jobs, int room);

@@ -6,23 +6,22 @@
 #include "tap.h"
 
 static void
-test_verdict(void)
+test_holds(void)
 {
 	bool		none = true;
 	bool		all = true;
 
 	for (int i = 0; i < 200; i++)
 	{
-		none &= drain_verdict(DRAIN_NONE, i % 7, i) == DRAIN_PASS;
-		all &= drain_verdict(DRAIN_ALL, i % 7, i) == DRAIN_HOLD;
+		none &= !drain_holds(DRAIN_NONE, i % 7, i);
+		all &= drain_holds(DRAIN_ALL, i % 7, i);
 	}
 	ok(none && all, "without a drain all pass, under one of tasks none does");
-	ok(drain_verdict(100, 0, 99) == DRAIN_PASS, "the run had started");
-	ok(drain_verdict(100, 0, 100) == DRAIN_HOLD && drain_verdict(100, 0, 101) == DRAIN_HOLD, "it had not");
-	ok(drain_verdict(100, 0, 0) == DRAIN_UNKNOWN && drain_verdict(100, 100, 0) == DRAIN_UNKNOWN, "it is not known");
-	ok(drain_verdict(100, 99, 0) == DRAIN_PASS && drain_verdict(100, 99, 101) == DRAIN_PASS,
+	ok(!drain_holds(100, 0, 99) && !drain_holds(100, 0, 0), "the run had started");
+	ok(drain_holds(100, 0, 100) && drain_holds(100, 0, 101), "it had not");
+	ok(!drain_holds(100, 99, 0) && !drain_holds(100, 99, 101),
 	   "who was asked for before the drain has a run that had started");
-	ok(drain_verdict(100, 100, 101) == DRAIN_HOLD && drain_verdict(100, 101, 99) == DRAIN_PASS, "asked for since");
+	ok(drain_holds(100, 100, 101) && !drain_holds(100, 101, 99), "asked for since");
 }
 
 static void
@@ -37,7 +36,7 @@ test_join(void)
 int
 main(void)
 {
-	test_verdict();
+	test_holds();
 	test_join();
 	return tap_done();
 }
