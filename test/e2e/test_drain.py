@@ -48,7 +48,6 @@ def test_drain(stack):
     drain = start(airflow, "deployment", None, "tasks")
     airflow.trigger_many("flood", 5)
     airflow.wait(lambda: airflow.pg.rows(STATUS, drain)[0][2] >= 8, 60, "new runs to be held")
-    assert (True, "drained") not in answers(airflow)
     airflow.alive = airflow.revive
     airflow.pg.restart()
     airflow.wait(lambda: airflow.pg.rows(STATUS, drain)[0][1], 30, "the drain to be in force again")
