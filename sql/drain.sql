@@ -101,6 +101,18 @@ SELECT airflow_bp.tick();
 SELECT test.ask('a1', 3, 4), test.ask('b1', 1, 2), test.ask('a2', 1), test.ask('new', 1);
 SELECT count(*) FROM airflow_bp.held_entries();
 SELECT airflow_bp.drain_stop((SELECT max(id) FROM airflow_bp.drain));
+-- Nobody has a limit, and a DAG is new: it is held until it is known which drains it is in.
+SELECT airflow_bp.drain_start('pool', 'p', finish => 'tasks') > 0;
+SELECT airflow_bp.tick();
+SELECT test.tasks('in', 1, 1, 'p'), test.tasks('out', 1, 1);
+SELECT test.ask('in', 1), test.ask('out', 1);
+SELECT * FROM test.held;
+SELECT airflow_bp.tick();
+SELECT test.ask('in', 1), test.ask('out', 1);
+SELECT * FROM test.held;
+SELECT test.stop();
+SELECT airflow_bp.tick();
+SELECT test.ask('in', 1);
 SELECT action, coalesce(new, old) ->> 'scope' AS scope, coalesce(new, old) ->> 'finish' AS finish, actor = session_user AS mine
 FROM airflow_bp.act WHERE action LIKE 'drain%' ORDER BY act_id;
 SELECT fail_open_total, test.drift() FROM airflow_bp.status();

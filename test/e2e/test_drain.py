@@ -36,7 +36,7 @@ def looks(airflow):
 
 
 def test_drain(stack):
-    airflow = stack(schedulers=2)
+    airflow = stack(schedulers=2, airflow_bp__parking="on")
     airflow.pg.rows("SELECT airflow_bp.enable('observe')")
     scenes.wait_policy(airflow)
     airflow.trigger_many("flood_wide", 2, seconds=0.5)
