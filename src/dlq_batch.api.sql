@@ -266,7 +266,7 @@ LANGUAGE sql STABLE SECURITY DEFINER ROWS 10 SET search_path = pg_catalog, pg_te
 		CASE WHEN a.pid IS NOT NULL THEN greatest(b.total - b.retried - b.refused - b.along, 0) * t.took / nullif(b.retried + b.refused, 0) END,
 		b.longest
 	FROM airflow_bp.dlq_batch b
-	LEFT JOIN pg_stat_activity a ON a.pid = b.pid AND a.backend_start <= b.started_at AND a.state = 'active' AND b.ended_at IS NULL
+	LEFT JOIN pg_stat_activity a ON a.pid = b.pid AND a.query_start <= b.started_at AND a.state = 'active' AND b.ended_at IS NULL
 	CROSS JOIN LATERAL (SELECT coalesce(b.ended_at, clock_timestamp()) - b.started_at) t (took)
 	ORDER BY b.id DESC
 $$;
