@@ -113,7 +113,7 @@ $$;
 COMMENT ON FUNCTION airflow_bp.dlq_reopen(bigint) IS 'Opens the letters that an act has closed, when it is undone; their number.';
 
 CREATE FUNCTION airflow_bp.dlq_clear(letters bigint[], tasks uuid[], downstream boolean, why text) RETURNS bigint
-LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET jit = off AS $$
 DECLARE
 	act bigint;
 	cleared uuid[];

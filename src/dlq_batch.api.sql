@@ -53,10 +53,11 @@ COMMENT ON FUNCTION airflow_bp.dlq_plan(text, text, text, text, text, interval, 
 
 CREATE FUNCTION airflow_bp.dlq_batch_size(size int, most int, took interval, rate float8) RETURNS int
 LANGUAGE sql IMMUTABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp AS $$
-	SELECT greatest(1, least(most, coalesce(rate / 600, most), size * least(2, 50 / greatest(extract(epoch FROM took) * 1000, 1)))::int)
+	SELECT greatest(1, least(most, coalesce(rate / 600, most), CASE WHEN size <= 2 AND took > interval '100 ms' THEN 4
+		ELSE size * greatest(0.5, least(2, 0.05 / greatest(extract(epoch FROM took), 0.001))) END)::int)
 $$;
 COMMENT ON FUNCTION airflow_bp.dlq_batch_size(int, int, interval, float8) IS
-'How many letters the next batch takes: so many that it takes 50 ms as the last one tells, at most twice as many as that, and at a rate a minute no more than fall in a tenth of a second.';
+'How many letters the next batch takes: so many that it takes 50 ms as the last one tells, at most twice and at least half as many as that, and at a rate a minute no more than fall in a tenth of a second. What a few letters take is not their number: a machine that is slow gets four.';
 
 CREATE FUNCTION airflow_bp.dlq_batch_begin(filter jsonb, batch int, rate float8, downstream boolean) RETURNS bigint
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$

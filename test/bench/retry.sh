@@ -40,7 +40,6 @@ load()
 			LOOP
 				FOR run IN SELECT id FROM dag_run ORDER BY id LOOP
 					began := clock_timestamp();
-					PERFORM FROM dag_run WHERE id = run FOR KEY SHARE NOWAIT;
 					PERFORM FROM dag_run WHERE id = run FOR SHARE;
 					longest := greatest(longest, extract(epoch FROM clock_timestamp() - began) * 1000);
 					rows := rows + 1;
