@@ -27,6 +27,7 @@ HERE = Path(__file__).resolve().parent
 DAGS = HERE / "dags"
 VERSIONS = ("3.0.6", "3.1.8", "3.2.2", "3.3.2")
 NEWEST = VERSIONS[-1]
+PATIENCE = 3  # times the seconds after which a wait has failed on a machine of our own: others are slower
 PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36
 libc = ctypes.CDLL(None)
 
@@ -58,6 +59,7 @@ def free_port():
 
 def wait(condition, seconds, what, alive=None):
     """Poll until condition() is true and return it; alive() may raise to end the wait early."""
+    seconds *= PATIENCE
     deadline = time.monotonic() + seconds
     while True:
         value = condition()
@@ -303,7 +305,7 @@ class Airflow:
             [program, *argv[1:]], self.directory / f"{name}.log", env=self.environment(), cwd=self.directory, **options
         )
 
-    def cli(self, *arguments, seconds=120):
+    def cli(self, *arguments, seconds=300):
         """Run one airflow command to its end."""
         name = "-".join(arguments[:2])
         child = self.spawn(name, ["airflow", *arguments])
@@ -324,9 +326,10 @@ class Airflow:
 
     def stop(self, *components):
         """SIGTERM, as an operator does; all components by default."""
-        for name in components or list(self.running):
-            child = self.running.pop(name)
+        stopping = [self.running.pop(name) for name in components or list(self.running)]
+        for child in stopping:
             child.terminate()
+        for child in stopping:
             with suppress(subprocess.TimeoutExpired):
                 child.wait(10)
             kill(child)

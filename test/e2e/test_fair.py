@@ -6,7 +6,7 @@ import harness
 import pytest
 import scenes
 
-LOOP = 2.5  # seconds in which both schedulers have looked at a run that became useful
+LOOP = 6  # seconds in which both schedulers have looked at a run that became useful; less than a task that borrows takes
 
 
 @pytest.fixture(scope="module")
@@ -94,7 +94,7 @@ def test_weights(airflow, seconds):
     total = sum(weights.values())
     cohort(airflow, "weighted", 0)
     tenants(airflow, "weighted", **{name: (0, weight) for name, weight in weights.items()})
-    demand(airflow, **{name: (seconds * slots // 4 * weight // total + 10, 4) for name, weight in weights.items()})
+    demand(airflow, **{name: (seconds * slots // 6 * weight // total + 10, 6) for name, weight in weights.items()})
 
     with harness.Sampler(airflow.pg, scenes.USAGE, "fair%") as usage:
         began = time.time()
@@ -112,7 +112,7 @@ def test_weights(airflow, seconds):
     assert most(log) == slots
     for name, weight in weights.items():
         assert used[name] == pytest.approx(sum(used.values()) * weight / total, rel=0.1)
-    assert sum(used.values()) > 0.8 * slots * (over - began), "slots stood idle while tasks waited"
+    assert sum(used.values()) > 0.75 * slots * (over - began), "slots stood idle while tasks waited"
 
 
 def test_lender_wakes(airflow):
@@ -120,7 +120,7 @@ def test_lender_wakes(airflow):
     cohort(airflow, "lending", 0)
     tenants(airflow, "lending", lender=(4, 0.01), borrower=(4, 100))
     for number in range(32):
-        airflow.trigger_many("fair_borrower", 1, seconds=5 + number % 3)
+        airflow.trigger_many("fair_borrower", 1, seconds=8 + number % 3)
     airflow.wait(lambda: airflow.tasks("fair_borrower", "running") == 8, 60, "the borrower to use all")
     airflow.trigger_many("fair_lender", 4, seconds=6)
     airflow.wait(lambda: airflow.tasks("fair_lender", "running", "success") >= 2, 60, "the lender to use its slots")

@@ -12,7 +12,7 @@ IN_ORDER = ["depends_on_past", "wait_for_downstream"]
 DAYS = [f"2026-02-0{day}T00:00:00Z" for day in (1, 2, 3)]
 LATE = 4.0  # seconds: two loops of a busy scheduler
 ROUNDS = 3
-PATIENCE = 200  # seconds
+SECONDS = 70
 PARK_FOR = "20min"  # no safety look comes in time
 
 STATES = """
@@ -59,7 +59,7 @@ class Kinds:
     def task_is(self, kind, task_id, *states):
         query = "SELECT state FROM task_instance WHERE dag_id = %s AND task_id = %s"
         self.airflow.wait(
-            lambda: self.airflow.pg.value(query, f"kind_{kind}", task_id) in states, PATIENCE, f"{kind}.{task_id} {states}"
+            lambda: self.airflow.pg.value(query, f"kind_{kind}", task_id) in states, SECONDS, f"{kind}.{task_id} {states}"
         )
 
     def trigger(self):
@@ -80,7 +80,7 @@ class Kinds:
         self.act("marked", "PATCH", "/dags/kind_marked/dagRuns/run_1/taskInstances/sense", {"new_state": "success"})
         self.task_is("marked_run", "sense", "up_for_reschedule")
         self.act("marked_run", "PATCH", "/dags/kind_marked_run/dagRuns/run_1", {"state": "failed"})
-        self.airflow.wait_run("kind_cleared", "run_1", PATIENCE)
+        self.airflow.wait_run("kind_cleared", "run_1", SECONDS)
         clear = {"dry_run": False, "dag_run_id": "run_1", "only_failed": False, "reset_dag_runs": True}
         self.act("cleared", "POST", "/dags/kind_cleared/clearTaskInstances", clear)
         self.task_is("paused", "first", "success")
@@ -89,7 +89,7 @@ class Kinds:
     def finish(self):
         unfinished = "SELECT array_agg(dag_id || ' ' || run_id) FROM dag_run WHERE end_date IS NULL"
         try:
-            self.airflow.wait(lambda: self.airflow.pg.value(unfinished) is None, PATIENCE, "all kinds to end")
+            self.airflow.wait(lambda: self.airflow.pg.value(unfinished) is None, SECONDS, "all kinds to end")
         except TimeoutError as error:
             raise AssertionError(f"{error}: {self.airflow.pg.value(unfinished)}") from None
 
