@@ -152,6 +152,20 @@ $$;
 COMMENT ON FUNCTION airflow_bp.clear_specs(jsonb, text[]) IS
 'What a task instance takes from its task in a serialized DAG. queue is NULL when it is the default of the deployment, weight when a plugin computes it.';
 
+CREATE FUNCTION airflow_bp.clear_document(dag_id text, data anyelement, compressed bytea) RETURNS jsonb
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+	dag jsonb := airflow_bp.serialized_dag(data, compressed);
+BEGIN
+	IF jsonb_typeof(dag #> '{dag,tasks}') IS DISTINCT FROM 'array' THEN
+		RAISE EXCEPTION USING ERRCODE = 'BP004', MESSAGE = format('serialized DAG "%s" cannot be read', dag_id),
+			HINT = 'Let the DAG processor parse it again.';
+	END IF;
+	RETURN dag;
+END
+$$;
+COMMENT ON FUNCTION airflow_bp.clear_document(text, anyelement, bytea) IS 'A serialized DAG. BP004 when it cannot be read.';
+
 -- Versions are told by what they brought, as a migration changes all of it together: 1 for 3.1, 2 for 3.2, 3 for 3.3.
 CREATE FUNCTION airflow_bp.clear_dialect(airflow_schema text) RETURNS int
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
@@ -205,7 +219,7 @@ BEGIN
 			FROM %1$I.task_instance t JOIN %1$I.dag_run r USING (dag_id, run_id) WHERE t.id = ANY ($1) GROUP BY r.id
 		) one GROUP BY version, wanted$query$, airflow_schema, airflow_bp.clear_version_expression(airflow_schema)) USING ids
 	LOOP
-		EXECUTE format('SELECT airflow_bp.serialized_dag(s.data, s.data_compressed) FROM %I.serialized_dag s WHERE s.dag_version_id = $1',
+		EXECUTE format('SELECT airflow_bp.clear_document(s.dag_id, s.data, s.data_compressed) FROM %I.serialized_dag s WHERE s.dag_version_id = $1',
 			airflow_schema) INTO dag USING part.version;
 		IF dag IS NULL THEN
 			CONTINUE WHEN NOT downstream;
@@ -349,7 +363,7 @@ BEGIN
 		), spec AS MATERIALIZED (
 			SELECT v.version, s.* FROM (SELECT version, array_agg(DISTINCT task_id::text) AS names FROM task GROUP BY 1) v
 			JOIN %1$I.serialized_dag d ON d.dag_version_id = v.version
-			CROSS JOIN LATERAL airflow_bp.clear_specs(airflow_bp.serialized_dag(d.data, d.data_compressed), v.names) s
+			CROSS JOIN LATERAL airflow_bp.clear_specs(airflow_bp.clear_document(d.dag_id, d.data, d.data_compressed), v.names) s
 		), changed AS (
 			SELECT t.id AS key, t.recorded, airflow_bp.uuid7() AS id, t.dag_id, t.run_id, t.task_id, t.map_index, t.state AS old_state,
 				CASE WHEN k.running THEN 'restarting' END AS state, CASE WHEN k.ends THEN $3 ELSE t.end_date END AS end_date,
@@ -387,20 +401,26 @@ END
 $$;
 COMMENT ON FUNCTION airflow_bp.clear_plan(text, uuid[], jsonb, timestamptz) IS 'The task instances, locked, with their values before and after a clear.';
 
--- All columns that a history has of its table, but for some that are given.
+-- All columns that a history has of its table, but for some that are given.  Airflow writes an absent value of JSON as null.
 CREATE FUNCTION airflow_bp.clear_record(airflow_schema text, source text, history text, replaced jsonb, rows jsonb, source_key text) RETURNS bigint
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
-	columns text[] := ARRAY(SELECT a.attname FROM pg_attribute a
-		WHERE a.attrelid = format('%I.%I', airflow_schema, history)::regclass AND a.attnum > 0 AND NOT a.attisdropped
-			AND (replaced ? a.attname OR airflow_bp.airflow_has(airflow_schema, source, a.attname)) ORDER BY a.attnum);
+	target regclass := format('%I.%I', airflow_schema, history)::regclass;
+	columns text;
+	sources text;
 BEGIN
-	RETURN airflow_bp.write_as_owner(format('%I.%I', airflow_schema, history)::regclass, format(
-		'INSERT INTO %1$I.%2$I (%3$s) SELECT %4$s FROM %1$I.%5$I t JOIN (SELECT (x ->> ''key'')::uuid AS key, x -> ''values'' AS v,
-			(x ->> ''finished'')::boolean AS finished FROM jsonb_array_elements(%6$L) x WHERE x ->> ''recorded'' = ''false'' OFFSET 0) n ON n.key = t.%7$I',
-		airflow_schema, history, (SELECT string_agg(quote_ident(c), ', ' ORDER BY n) FROM unnest(columns) WITH ORDINALITY u (c, n)),
-		(SELECT string_agg(coalesce(replaced ->> c, format('t.%I', c)), ', ' ORDER BY n) FROM unnest(columns) WITH ORDINALITY u (c, n)),
-		source, rows, source_key));
+	-- A time without zone is one of the zone that sessions begin with, as those of Airflow do.
+	SELECT string_agg(quote_ident(a.attname), ', ' ORDER BY a.attnum), string_agg(coalesce(replaced ->> a.attname,
+		format(CASE WHEN a.atttypid IN ('json'::regtype, 'jsonb'::regtype) THEN 'coalesce(t.%I, ''null'')'
+			WHEN a.atttypid = 'timestamp'::regtype THEN 't.%I::timestamptz AT TIME ZONE %L' ELSE 't.%I' END, a.attname,
+			(SELECT z.reset_val FROM pg_settings z WHERE z.name = 'TimeZone'))), ', ' ORDER BY a.attnum)
+	INTO columns, sources FROM pg_attribute a
+	WHERE a.attrelid = target AND a.attnum > 0 AND NOT a.attisdropped
+		AND (replaced ? a.attname OR airflow_bp.airflow_has(airflow_schema, source, a.attname));
+	RETURN airflow_bp.write_as_owner(target, format(
+		'INSERT INTO %s (%s) SELECT %s FROM %I.%I t JOIN (SELECT (x ->> ''key'')::uuid AS key, x -> ''values'' AS v,
+			(x ->> ''finished'')::boolean AS finished FROM jsonb_array_elements(%L) x WHERE x ->> ''recorded'' = ''false'' OFFSET 0) n ON n.key = t.%I',
+		target, columns, sources, airflow_schema, source, rows, source_key));
 END
 $$;
 COMMENT ON FUNCTION airflow_bp.clear_record(text, text, text, jsonb, jsonb, text) IS
@@ -467,6 +487,7 @@ BEGIN
 	PERFORM airflow_bp.clear_record(airflow_schema, 'task_instance', 'task_instance_history', jsonb_build_object(
 		'task_instance_id', 't.id', 'state', 'CASE WHEN n.finished THEN t.state ELSE ''failed'' END',
 		'end_date', '(n.v ->> ''end_date'')::timestamptz', 'duration', '(n.v ->> ''duration'')::float8',
+		'rendered_map_index', 'coalesce(t.rendered_map_index, CASE WHEN t.map_index >= 0 THEN t.map_index::text END)',
 		'updated_at', 'coalesce(t.updated_at, (n.v ->> ''updated_at'')::timestamptz)'), tasks, 'id');
 	IF dialect >= 2 THEN
 		PERFORM airflow_bp.clear_record(airflow_schema, 'hitl_detail', 'hitl_detail_history', '{"ti_history_id": "t.ti_id"}', tasks, 'ti_id');
@@ -494,7 +515,7 @@ COMMENT ON FUNCTION airflow_bp.clear_turned(jsonb) IS 'What would bring the rows
 
 CREATE FUNCTION airflow_bp.clear_tasks(ids uuid[], downstream boolean DEFAULT false) RETURNS TABLE (act_id bigint, old_id uuid, new_id uuid,
 	dag_id text, run_id text, task_id text, map_index int, old_state text, new_state text)
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET datestyle = 'ISO' SET extra_float_digits = 1 SET bytea_output = 'hex' AS $$
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET jit = off SET datestyle = 'ISO' SET extra_float_digits = 1 SET bytea_output = 'hex' AS $$
 #variable_conflict use_column
 DECLARE
 	s text := airflow_bp.airflow_schema_name();
@@ -546,7 +567,7 @@ COMMENT ON FUNCTION airflow_bp.clear_tasks(uuid[], boolean) IS
 'Clears task instances, given by their ids, exactly as clear_task_instances() of this version of Airflow does, with the run queued again when it was finished: each becomes a new try (state NULL; restarting when it was running) under a new id, and the old try goes to the history. downstream: also all that the API would clear with include_downstream. One row a task cleared; act_id: the act, which undo() takes back while Airflow has not moved on. Locks the runs, then the tasks, until the transaction ends, and waits for them as lock_timeout says: at most some hundred tasks a call. All or nothing: BP001 no such task instance, BP004 moved on meanwhile, what is downstream is not known, or (3.3) a finished run without DAG version, BP006 no or unknown Airflow. What task_instance_mutation_hook of a cluster policy would do is not done.';
 
 CREATE FUNCTION airflow_bp.undo_clear(done airflow_bp.act) RETURNS boolean
-LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET datestyle = 'ISO' SET extra_float_digits = 1 SET bytea_output = 'hex' AS $$
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET jit = off SET datestyle = 'ISO' SET extra_float_digits = 1 SET bytea_output = 'hex' AS $$
 DECLARE
 	s text := airflow_bp.airflow_schema_name();
 	moved boolean;
