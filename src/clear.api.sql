@@ -515,7 +515,8 @@ COMMENT ON FUNCTION airflow_bp.clear_turned(jsonb) IS 'What would bring the rows
 
 CREATE FUNCTION airflow_bp.clear_tasks(ids uuid[], downstream boolean DEFAULT false) RETURNS TABLE (act_id bigint, old_id uuid, new_id uuid,
 	dag_id text, run_id text, task_id text, map_index int, old_state text, new_state text)
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET jit = off SET datestyle = 'ISO' SET extra_float_digits = 1 SET bytea_output = 'hex' AS $$
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+	SET jit = off SET datestyle = 'ISO' SET extra_float_digits = 1 SET bytea_output = 'hex' AS $$
 #variable_conflict use_column
 DECLARE
 	s text := airflow_bp.airflow_schema_name();
@@ -585,7 +586,8 @@ BEGIN
 	END IF;
 	EXECUTE format($query$
 		WITH task AS MATERIALIZED (
-			SELECT t.* FROM %1$I.task_instance t WHERE t.id IN (SELECT (x ->> 'key')::uuid FROM jsonb_array_elements($1 -> 'tasks') x) ORDER BY t.id FOR UPDATE
+			SELECT t.* FROM %1$I.task_instance t WHERE t.id IN (SELECT (x ->> 'key')::uuid FROM jsonb_array_elements($1 -> 'tasks') x)
+			ORDER BY t.id FOR UPDATE
 		)
 		SELECT count(t.id) < count(*) FROM jsonb_array_elements($1 -> 'tasks') x LEFT JOIN task t ON t.id = (x ->> 'key')::uuid
 			AND t.updated_at = (x ->> 'wrote')::timestamptz$query$, s)
