@@ -68,6 +68,7 @@ BEGIN
 	PERFORM test.dag('pools', '{"task_id": "t1", "pool": "nowhere"}', '{"task_id": "t2", "pool_slots": 3}', '{"task_id": "t3", "pool_slots": 3, "pool": "endless"}',
 		'{"task_id": "t4", "_is_mapped": true, "partial_kwargs": {"pool_slots": 4}}', '{"task_id": "t5", "pool_slots": 2}');
 	PERFORM test.dag('broken', '{"task_id": "t1"}');
+	PERFORM test.dag('torn', '{}', '{"pool": "q"}');
 	PERFORM test.dag('stale', '{"task_id": "t1", "pool": "nowhere"}');
 	UPDATE dag SET is_stale = true WHERE dag_id = 'stale';
 	UPDATE serialized_dag SET data = '{"dag": 7}' WHERE dag_id = 'broken';

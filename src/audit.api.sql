@@ -52,6 +52,7 @@ WITH document AS MATERIALIZED (
 	JOIN %3$s s ON s.dag_version_id = v.id WHERE d.is_stale IS NOT TRUE
 ), task AS MATERIALIZED (
 	SELECT d.dag_id, t.* FROM document d CROSS JOIN LATERAL airflow_bp.audit_tasks(d.dag) t WHERE jsonb_typeof(d.dag #> '{dag,tasks}') = 'array'
+		AND t.task_id IS NOT NULL
 ), weight AS MATERIALIZED (
 	SELECT d.dag_id, w.* FROM (SELECT t.dag_id, array_agg(t.task_id) AS ids, array_agg(t.weight) AS weights, array_agg(t.rule) AS rules,
 			jsonb_object_agg(t.task_id, t.downstream) AS edges FROM task t GROUP BY 1 HAVING count(*) > 1) d

@@ -323,7 +323,7 @@ BEGIN
 				CASE WHEN r.bare AND d.version IS NOT NULL THEN r.version ELSE r.created_dag_version_id END AS created_dag_version_id,
 				jsonb_build_object('__type', 'dict', '__var', jsonb_strip_nulls(jsonb_build_object('traceparent', r.traceparent,
 					'tracestate', CASE WHEN %5$L AND r.conf ->> 'airflow/task_span_detail_level' ~ '^ *[-+]?0*[1-9][0-9]*$'
-						THEN 'airflow/task_span_detail_level=' || (r.conf ->> 'airflow/task_span_detail_level')::int END))) AS context_carrier
+						THEN 'airflow/task_span_detail_level=' || (r.conf ->> 'airflow/task_span_detail_level')::numeric END))) AS context_carrier
 			FROM run r CROSS JOIN LATERAL (SELECT r.finished OR %6$L) w (written)
 			LEFT JOIN document d ON d.version = r.version LEFT JOIN %1$I.dag m ON m.dag_id = r.dag_id
 		)

@@ -19,7 +19,7 @@ COMMENT ON FUNCTION airflow_bp.dlq_tasks() IS 'Subquery that reads what dlq_look
 -- A task that is cleared has a new id, so an executor that has the old one is told to stop at its next word to Airflow.  Until then
 -- it runs beside the new try: hence the refusals.
 CREATE FUNCTION airflow_bp.dlq_look(letters bigint[], force boolean) RETURNS TABLE (letter bigint, ti_id uuid, obstacle text, hint text)
-LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp SET jit = off AS $$
 DECLARE
 	schema text := airflow_bp.airflow_schema_name();
 BEGIN
