@@ -36,6 +36,7 @@ OBJS = \
 	src/show.o \
 	src/spi.o \
 	src/state.o \
+	src/stuck.o \
 	src/tick.o \
 	src/worker.o
 
@@ -51,11 +52,13 @@ SQL_PARTS = \
 	src/drain.tables.sql \
 	src/rebalance.tables.sql \
 	src/priority.tables.sql \
+	src/stuck.tables.sql \
 	src/catalog.api.sql \
 	src/policy.api.sql \
 	src/gate.api.sql \
 	src/preview.api.sql \
 	src/park.api.sql \
+	src/stuck.api.sql \
 	src/worker.api.sql \
 	src/queue.api.sql \
 	src/clear.api.sql \

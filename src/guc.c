@@ -28,6 +28,12 @@ int			guc_admit_ahead;
 int			guc_age_priority;
 int			guc_age_tasks;
 int			guc_usage_half_life;
+int			guc_task_queued_timeout;
+int			guc_task_queued_check;
+int			guc_heartbeat_timeout;
+int			guc_scheduler_threshold;
+int			guc_triggerer_threshold;
+int			guc_orphans_check;
 bool		guc_parking;
 
 static void
@@ -61,6 +67,30 @@ guc_init_preloaded(void)
 					&guc_max_dags, DEFAULT_MAX_DAGS, 1000000);
 	define_capacity("airflow_bp.max_runs", "Running DAG runs that may be parked.",
 					&guc_max_runs, DEFAULT_MAX_RUNS, 10000000);
+}
+
+/* What airflow.cfg says; SQL reads them by name. */
+static void
+guc_init_airflow(void)
+{
+	define_time("airflow_bp.task_queued_timeout",
+				"[scheduler] task_queued_timeout of airflow.cfg.",
+				&guc_task_queued_timeout, 600 * 1000, 0);
+	define_time("airflow_bp.task_queued_timeout_check_interval",
+				"[scheduler] task_queued_timeout_check_interval of airflow.cfg.",
+				&guc_task_queued_check, 120 * 1000, 0);
+	define_time("airflow_bp.task_instance_heartbeat_timeout",
+				"[scheduler] task_instance_heartbeat_timeout of airflow.cfg.",
+				&guc_heartbeat_timeout, 300 * 1000, 0);
+	define_time("airflow_bp.scheduler_health_check_threshold",
+				"[scheduler] scheduler_health_check_threshold of airflow.cfg.",
+				&guc_scheduler_threshold, 30 * 1000, 1000);
+	define_time("airflow_bp.triggerer_health_check_threshold",
+				"[triggerer] triggerer_health_check_threshold of airflow.cfg.",
+				&guc_triggerer_threshold, 30 * 1000, 1000);
+	define_time("airflow_bp.orphaned_tasks_check_interval",
+				"[scheduler] orphaned_tasks_check_interval of airflow.cfg.",
+				&guc_orphans_check, 300 * 1000, 0);
 }
 
 void
@@ -119,5 +149,6 @@ guc_init(bool preloaded)
 	DefineCustomBoolVariable("airflow_bp.parking",
 							 "Leave runs at which a look is useless out of the window of the scheduler.",
 							 NULL, &guc_parking, false, PGC_SUSET, 0, NULL, NULL, NULL);
+	guc_init_airflow();
 	MarkGUCPrefixReserved("airflow_bp");
 }

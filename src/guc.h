@@ -28,6 +28,12 @@ extern int	guc_admit_ahead;
 extern int	guc_age_priority;
 extern int	guc_age_tasks;
 extern int	guc_usage_half_life;
+extern int	guc_task_queued_timeout;
+extern int	guc_task_queued_check;
+extern int	guc_heartbeat_timeout;
+extern int	guc_scheduler_threshold;
+extern int	guc_triggerer_threshold;
+extern int	guc_orphans_check;
 extern bool guc_parking;
 
 extern void guc_init(bool preloaded);

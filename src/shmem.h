@@ -62,6 +62,18 @@ typedef struct SeenXids
 	TransactionId *xip;
 } SeenXids;
 
+/* How far the sweep over stuck tasks has come; see stuck.c. */
+typedef struct StuckSweep
+{
+	char		after_dag[1024];	/* dag_id has at most 250 characters */
+	int32		after_run;
+	int32		runs;			/* at a time */
+	int64		after_letter;
+	TimestampTz began;			/* the present pass; 0: none */
+	TimestampTz ended;			/* the last whole pass */
+	int64		took;
+} StuckSweep;
+
 /* One database with triggers of ours, or with a worker. */
 typedef struct DbState
 {
@@ -105,6 +117,7 @@ typedef struct DbState
 	int64		recount_us;
 	char		note[NOTE_BYTES];	/* last error of the worker */
 	SeenXids	seen;			/* by the running recount */
+	StuckSweep	stuck;
 	pg_atomic_uint64 fail_open;
 } DbState;
 

@@ -202,6 +202,7 @@ static const Step steps[] = {
 	{"drain", .sql = "SELECT airflow_bp.drain_turn()", .needs_gate = true},
 	{"log", .run = step_log},
 	{"purge", .run = step_purge, .period = 600},
+	{"stuck", .sql = "SELECT airflow_bp.stuck_sweep()", .needs_gate = true},
 	{"letters", .sql = "SELECT airflow_bp.dlq_purge(make_interval(days => current_setting('airflow_bp.letter_retention')::int))", .period = 600},
 	{"retry", .sql = "SELECT airflow_bp.dlq_auto()", .period = 10, .needs_gate = true, .ends = true},
 	{"rebalance", .sql = "SELECT airflow_bp.rebalance_apply()", .period = 15, .needs_gate = true, .ends = true},

@@ -181,7 +181,7 @@ COMMENT ON FUNCTION airflow_bp.preloaded() IS 'Is airflow_bp in shared_preload_l
 
 CREATE FUNCTION airflow_bp.status() RETURNS TABLE (extension_version text, mode text, airflow_version text, alembic_head text, head_known boolean,
 	preloaded boolean, worker_pid int, last_tick timestamptz, tick_ms float8, drift_slots bigint, held bigint, parked_runs bigint,
-	fail_open_total bigint, note text)
+	fail_open_total bigint, note text, sweeps jsonb)
 LANGUAGE sql VOLATILE ROWS 1 SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 	SELECT e.extversion, coalesce(d.mode, 'off'), s.airflow_version, s.alembic_head, s.head_known, airflow_bp.preloaded(), m.worker_pid, m.last_tick,
 		m.tick_ms, m.drift_slots, m.held, m.parked_runs, m.fail_open_total,
@@ -197,14 +197,15 @@ LANGUAGE sql VOLATILE ROWS 1 SECURITY DEFINER SET search_path = pg_catalog, pg_t
 			CASE WHEN m.held_without_place > 0 THEN format('%s asks held without a place in line: raise airflow_bp.max_held', m.held_without_place) END,
 			airflow_bp.drain_note(),
 			CASE WHEN m.log_dropped > 0 THEN format('%s decisions missing in the log', m.log_dropped) END,
-			m.note), '')
+			m.note), ''),
+		airflow_bp.sweeps()
 	FROM airflow_bp.deployment_state() s
 	JOIN pg_extension e ON e.extname = 'airflow_bp'
 	LEFT JOIN airflow_bp.deployment d ON true
 	LEFT JOIN airflow_bp.memory_state() m ON true
 $$;
 COMMENT ON FUNCTION airflow_bp.status() IS
-'One row: versions, mode, worker and its last turn (tick_ms: its length), drift_slots (recount minus counters, must be 0), held tasks, parked runs, fail_open_total (asks and changes that could not be judged and were let through), note (what to know or do). NULL: cannot be known.';
+'One row: versions, mode, worker and its last turn (tick_ms: its length), drift_slots (recount minus counters, must be 0), held tasks, parked runs, fail_open_total (asks and changes that could not be judged and were let through), note (what to know or do), sweeps (see sweeps(): when Airflow mends what is stuck, when we warn and record). NULL: cannot be known.';
 
 CREATE FUNCTION airflow_bp.undo_set_mode(done airflow_bp.act) RETURNS boolean
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
@@ -250,12 +251,13 @@ CREATE FUNCTION airflow_bp.functions_for(audience text) RETURNS SETOF regprocedu
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
 	SELECT p.oid::regprocedure FROM pg_proc p
 	WHERE p.pronamespace = 'airflow_bp'::regnamespace AND p.proname = ANY (CASE audience
-		WHEN 'reader' THEN '{status,queue,queue_rates,waiting,waiting_summary,tenants,tenant_of,rooms,held,parked,
+		WHEN 'reader' THEN '{status,stuck,stuck_thresholds,queue,queue_rates,waiting,waiting_summary,tenants,tenant_of,rooms,held,parked,
 			preview,preview_state,preview_change,explain_tenant,pool_plan,policy_version,policy_wanted,known_heads,
 			dead_letters,dlq_plan,dlq_batches,rebalance_plan,priority_plan,audit,
 			drain_status,may_i_upgrade}'::name[]
 		WHEN 'operator' THEN '{set_mode,set_tenant,drop_tenant,set_cohort,drop_cohort,add_tenant_rule,drop_tenant_rule,
 			drain_start,drain_stop,
+			set_stuck_threshold,drop_stuck_threshold,stuck_sweep,
 			set_pool,drop_pool,pool_apply,undo,tick,recount,clear_tasks,dlq_retry,dlq_fail,dlq_discard,dlq_purge,
 			dlq_retry_all,dlq_filter,dlq_batch_begin,dlq_batch_next,dlq_batch_dry,dlq_auto,set_dlq_policy,drop_dlq_policy,
 			set_balance_group,drop_balance_group,rebalance_apply,set_priority_ageing,drop_priority_ageing,priority_apply}'::name[] END)

@@ -9,7 +9,7 @@ SELECT no_plan();
 -- Public functions.  audience: who gets them from grant_reader() and grant_operator(); the rest is for the owner.
 CREATE TEMP TABLE contract (audience text, volatility "char", definer boolean, name text, arguments text, result text);
 INSERT INTO contract VALUES
-('reader', 'v', true, 'status', '', 'TABLE(extension_version text, mode text, airflow_version text, alembic_head text, head_known boolean, preloaded boolean, worker_pid integer, last_tick timestamp with time zone, tick_ms double precision, drift_slots bigint, held bigint, parked_runs bigint, fail_open_total bigint, note text)'),
+('reader', 'v', true, 'status', '', 'TABLE(extension_version text, mode text, airflow_version text, alembic_head text, head_known boolean, preloaded boolean, worker_pid integer, last_tick timestamp with time zone, tick_ms double precision, drift_slots bigint, held bigint, parked_runs bigint, fail_open_total bigint, note text, sweeps jsonb)'),
 ('reader', 's', true, 'queue', 'scope text', 'TABLE(scope_name text, waiting bigint, held bigint, "none" bigint, scheduled bigint, queued bigint, running bigint, deferred bigint, up_for_retry bigint, up_for_reschedule bigint, slots_used bigint, slots_total bigint, oldest_claimable interval, arrivals_per_min double precision, starts_per_min double precision, finishes_per_min double precision, growth_per_min double precision, clears_in interval)'),
 ('reader', 's', true, 'queue_rates', 'scope text', 'TABLE(scope_name text, minutes integer, arrivals_per_min double precision, starts_per_min double precision, finishes_per_min double precision, growth_per_min double precision)'),
 ('reader', 's', true, 'waiting', '', 'TABLE(dag_id text, run_id text, task_id text, map_index integer, try_number integer, tenant text, pool text, queue text, state text, reason text, detail text, waiting_since timestamp with time zone, claimable_age interval)'),
@@ -26,6 +26,11 @@ INSERT INTO contract VALUES
 ('reader', 'v', true, 'preview_state', '', 'jsonb'),
 ('reader', 'v', true, 'preview_change', 'changes jsonb', 'TABLE(tenant text, cohort text, usage bigint, available_before bigint, available_after bigint, potential_before bigint, potential_after bigint, share_before double precision, share_after double precision, starts_before bigint, starts_after bigint, held_before bigint, held_after bigint, note text)'),
 ('reader', 'v', true, 'explain_tenant', 'name text', 'TABLE(line bigint, fact text, subject text, slots bigint, since timestamp with time zone, turn_in interval, detail text)'),
+('reader', 's', true, 'stuck', '', 'TABLE(dag_id text, run_id text, task_id text, map_index integer, try_number integer, ti_id uuid, state text, tenant text, pool text, queue text, executor text, cause text, severity text, since timestamp with time zone, stuck_for interval, threshold interval, evidence jsonb)'),
+('reader', 's', true, 'stuck_thresholds', '', 'TABLE(cause text, scope text, name text, warn interval, after interval)'),
+('operator', 'v', true, 'set_stuck_threshold', 'cause text, after interval, scope text DEFAULT ''deployment''::text, name text DEFAULT NULL::text, warn interval DEFAULT NULL::interval', 'void'),
+('operator', 'v', true, 'drop_stuck_threshold', 'cause text, scope text DEFAULT ''deployment''::text, name text DEFAULT NULL::text', 'void'),
+('operator', 'v', true, 'stuck_sweep', '', 'integer'),
 ('operator', 'v', true, 'set_mode', 'mode text', 'void'),
 ('operator', 'v', true, 'set_tenant', 'name text, nominal integer, cohort text DEFAULT NULL::text, borrowing_limit integer DEFAULT NULL::integer, lending_limit integer DEFAULT NULL::integer, weight double precision DEFAULT 1, queueing text DEFAULT ''strict''::text, count_deferred boolean DEFAULT false, mode text DEFAULT NULL::text', 'void'),
 ('operator', 'v', true, 'drop_tenant', 'name text', 'void'),
@@ -145,6 +150,7 @@ SELECT columns_are('airflow_bp', t, c, t || ': columns') FROM (VALUES
 	('priority_aged', '{dag_id,run_id,task_id,map_index,original,ours,stopped_since,aged_at}'),
 	('decision', '{at,verdict,reason,tenant,dag_id,run_id,task_id,map_index,try_number,slots,detail}'),
 	('dead_letter', '{id,dag_id,run_id,task_id,map_index,try_number,ti_id,cause,evidence,state,tenant,pool,queue,executor,first_seen,last_seen,times_seen,status,closed_at,closed_by,why,act_id,attempts,attempted_at,refusal}'),
+	('stuck_threshold', '{cause,scope,name,after,warn}'),
 	('dlq_policy', '{cause,tenant,dag_id,retries,backoff,max_backoff,jitter,downstream}'),
 	('dlq_batch', '{id,started_at,started_by,pid,filter,total,retried,along,refused,reasons,after_id,busy,rounds,size,longest,said_at,ended_at}'),
 	('drain', '{id,scope,name,finish,since,started_by,at_timeout,timeout,deadline,timed_out_at,left_at_start,in_force_at,stopped_at,stopped_by}'),
@@ -180,7 +186,7 @@ SELECT set_eq($$SELECT unnest(extconfig)::regclass::text FROM pg_extension WHERE
 	ARRAY['airflow_bp.deployment', 'airflow_bp.cohort', 'airflow_bp.tenant', 'airflow_bp.tenant_rule', 'airflow_bp.pool_policy', 'airflow_bp.act', 'airflow_bp.act_act_id_seq',
 	'airflow_bp.dead_letter', 'airflow_bp.dead_letter_id_seq', 'airflow_bp.dlq_policy',
 	'airflow_bp.balance_group', 'airflow_bp.balance_member', 'airflow_bp.priority_policy', 'airflow_bp.priority_aged',
-	'airflow_bp.drain', 'airflow_bp.drain_id_seq'], 'pg_dump keeps policy, acts and letters');
+	'airflow_bp.drain', 'airflow_bp.drain_id_seq', 'airflow_bp.stuck_threshold'], 'pg_dump keeps policy, acts and letters');
 SELECT is_empty($$SELECT FROM pg_extension, unnest(extcondition) c WHERE extname = 'airflow_bp' AND c <> ''$$, 'all rows of them');
 SELECT is_empty($$SELECT FROM airflow_bp.deployment UNION ALL SELECT FROM airflow_bp.cohort UNION ALL SELECT FROM airflow_bp.tenant UNION ALL SELECT FROM airflow_bp.tenant_rule UNION ALL SELECT FROM airflow_bp.pool_policy UNION ALL SELECT FROM airflow_bp.balance_group UNION ALL SELECT FROM airflow_bp.priority_policy UNION ALL SELECT FROM airflow_bp.dlq_policy$$, 'and a new extension has none that a restore would meet');
 
@@ -198,7 +204,9 @@ SELECT is((SELECT context FROM pg_settings WHERE name = 'airflow_bp.' || n), c, 
 	('database', 'postmaster'), ('max_held', 'postmaster'), ('max_tenants', 'postmaster'), ('max_dags', 'postmaster'), ('max_runs', 'postmaster'),
 	('airflow_schema', 'superuser'), ('startup_hold', 'sighup'), ('ask_timeout', 'sighup'), ('grant_timeout', 'sighup'), ('ready_grace', 'sighup'),
 	('park_for', 'sighup'), ('parking', 'superuser'), ('admit_ahead', 'sighup'), ('max_age', 'sighup'), ('age_priority', 'sighup'), ('age_tasks', 'sighup'),
-	('usage_half_life', 'sighup'), ('recount_period', 'sighup'), ('log_retention', 'sighup'), ('letter_retention', 'sighup')) v (n, c);
+	('usage_half_life', 'sighup'), ('recount_period', 'sighup'), ('log_retention', 'sighup'), ('letter_retention', 'sighup'),
+	('task_queued_timeout', 'sighup'), ('task_queued_timeout_check_interval', 'sighup'), ('task_instance_heartbeat_timeout', 'sighup'),
+	('scheduler_health_check_threshold', 'sighup'), ('triggerer_health_check_threshold', 'sighup'), ('orphaned_tasks_check_interval', 'sighup')) v (n, c);
 
 SELECT * FROM finish();
 ROLLBACK;
