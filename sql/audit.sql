@@ -91,13 +91,17 @@ BEGIN
 END
 $$;
 -- A move and a gain of weight.
-CREATE FUNCTION test.moves() RETURNS SETOF text LANGUAGE plpgsql AS $$
+CREATE FUNCTION test.start() RETURNS void LANGUAGE plpgsql AS $$
 BEGIN
 	DELETE FROM task_instance;
 	PERFORM test.tasks('plain', 1, 9, 'p', 'scheduled');
 	UPDATE task_instance SET scheduled_dttm = now() - interval '1 h';
 	PERFORM airflow_bp.set_balance_group('g', 'pool', '{p,q}', true, patience => '1 s'), airflow_bp.set_priority_ageing('pool', 'q', act => true);
 	PERFORM airflow_bp.enable();
+END
+$$;
+CREATE FUNCTION test.moves() RETURNS SETOF text LANGUAGE plpgsql AS $$
+BEGIN
 	PERFORM airflow_bp.rebalance_apply();
 	UPDATE airflow_bp.balance_group SET uneven_since = uneven_since - interval '1 min';
 	RETURN QUERY SELECT 'moved ' || airflow_bp.rebalance_apply();
@@ -105,6 +109,10 @@ BEGIN
 	RETURN QUERY SELECT concat_ws(' ', t.pool, t.priority_weight, count(*)) FROM task_instance t GROUP BY t.pool, t.priority_weight ORDER BY 1;
 	PERFORM airflow_bp.undo(a.act_id) FROM airflow_bp.act a WHERE a.action IN ('rebalance', 'priority') ORDER BY a.act_id DESC;
 	RETURN QUERY SELECT concat_ws(' ', t.pool, t.priority_weight, count(*)) FROM task_instance t GROUP BY t.pool, t.priority_weight ORDER BY 1;
+END
+$$;
+CREATE FUNCTION test.ends() RETURNS void LANGUAGE plpgsql AS $$
+BEGIN
 	PERFORM airflow_bp.disable(), airflow_bp.drop_balance_group('g');
 	DELETE FROM airflow_bp.act;
 	DELETE FROM airflow_bp.rebalance;
@@ -116,19 +124,31 @@ $$;
 SET search_path = "3.0.6";
 SELECT * FROM test.story();
 SELECT * FROM test.load();
+SELECT test.start();
+SELECT airflow_bp.tick();
 SELECT * FROM test.moves();
+SELECT test.drift(), test.ends();
 SET search_path = "3.1.8";
 SELECT * FROM test.story();
 SELECT * FROM test.load();
+SELECT test.start();
+SELECT airflow_bp.tick();
 SELECT * FROM test.moves();
+SELECT test.drift(), test.ends();
 SET search_path = "3.2.2";
 SELECT * FROM test.story();
 SELECT * FROM test.load();
+SELECT test.start();
+SELECT airflow_bp.tick();
 SELECT * FROM test.moves();
+SELECT test.drift(), test.ends();
 SET search_path = "3.3.2";
 SELECT * FROM test.story();
 SELECT * FROM test.load();
+SELECT test.start();
+SELECT airflow_bp.tick();
 SELECT * FROM test.moves();
+SELECT test.drift(), test.ends();
 
 -- Weights as Airflow's rules make them.
 SELECT r.rule, w.* FROM unnest('{absolute,downstream,upstream,my.Rule}'::text[]) r (rule)

@@ -2,8 +2,8 @@
 -- priority_weight; it goes first here too: rows are taken SKIP LOCKED.
 
 CREATE FUNCTION airflow_bp.priority_next(original int, waited interval, step int, every interval, cap int) RETURNS int
-LANGUAGE sql IMMUTABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp
-RETURN least(original + least(floor(extract(epoch FROM greatest(waited, interval '0')) / extract(epoch FROM every)) * step, cap), 2147483647)::int;
+LANGUAGE sql IMMUTABLE PARALLEL SAFE
+RETURN least(original::float8 + least(floor(date_part('epoch', greatest(waited, interval '0')) / date_part('epoch', every)) * step, cap), 2147483647)::int;
 COMMENT ON FUNCTION airflow_bp.priority_next(int, interval, int, interval, int) IS 'The priority_weight of a task that has waited so long: its own, and a step for each full interval, at most cap in all.';
 
 -- The query behind priority_plan() and priority_apply(): scheduled tasks that may start, with a weight that should change.
@@ -13,18 +13,21 @@ DECLARE
 	schema text := airflow_bp.airflow_schema_name();
 BEGIN
 	RETURN format($query$
-SELECT t.id, t.dag_id::text AS dag_id, t.run_id::text AS run_id, t.task_id::text AS task_id, t.map_index, t.pool::text AS pool, t.scheduled_dttm,
+SELECT t.id, t.dag_id::text AS dag_id, t.run_id::text AS run_id, t.task_id::text AS task_id, t.map_index, t.pool::text AS pool, t.scheduled_dttm, clock.now,
 	t.priority_weight AS weight, o.original, y.scope, y.name, n.proposed, y.act AND a.stopped_since IS DISTINCT FROM t.scheduled_dttm AS allowed,
 	CASE WHEN a.stopped_since = t.scheduled_dttm THEN 'undone, left alone' WHEN n.proposed < t.priority_weight THEN 'waits anew'
 		WHEN n.proposed = o.original::bigint + y.cap THEN 'at its cap' ELSE 'waits' END AS reason
-FROM %1$I.task_instance t
-JOIN LATERAL (SELECT p.* FROM airflow_bp.priority_policy p
-	WHERE (p.scope, p.name) IN (('deployment', 'deployment'), ('pool', t.pool), ('queue', t.queue), ('dag', t.dag_id))
-	ORDER BY array_position('{dag,queue,pool,deployment}', p.scope) LIMIT 1) y ON true
+FROM (SELECT airflow_bp.data_time() OFFSET 0) clock (now)
+CROSS JOIN %1$I.task_instance t
+LEFT JOIN airflow_bp.priority_policy y1 ON y1.scope = 'dag' AND y1.name = t.dag_id
+LEFT JOIN airflow_bp.priority_policy y2 ON y2.scope = 'queue' AND y2.name = t.queue
+LEFT JOIN airflow_bp.priority_policy y3 ON y3.scope = 'pool' AND y3.name = t.pool
+LEFT JOIN airflow_bp.priority_policy y4 ON y4.scope = 'deployment'
+CROSS JOIN LATERAL (SELECT (coalesce(y1, y2, y3, y4)).*) y
 LEFT JOIN airflow_bp.priority_aged a ON a.dag_id = t.dag_id AND a.run_id = t.run_id AND a.task_id = t.task_id AND a.map_index = t.map_index
 CROSS JOIN LATERAL (SELECT CASE WHEN a.ours = t.priority_weight THEN a.original ELSE t.priority_weight END) o (original)
-CROSS JOIN LATERAL (SELECT airflow_bp.priority_next(o.original, airflow_bp.data_time() - t.scheduled_dttm, y.step, y.every, y.cap)) n (proposed)
-WHERE t.state = 'scheduled' AND n.proposed <> t.priority_weight
+CROSS JOIN LATERAL (SELECT airflow_bp.priority_next(o.original, clock.now - t.scheduled_dttm, y.step, y.every, y.cap)) n (proposed)
+WHERE t.state = 'scheduled' AND y.scope IS NOT NULL AND n.proposed <> t.priority_weight
 	AND EXISTS (SELECT FROM %2$s d WHERE d.dag_id = t.dag_id AND d.is_paused IS NOT TRUE AND d.is_stale IS NOT TRUE)$query$,
 		schema, airflow_bp.airflow_relation(schema, 'dag', 'dag_id text', 'is_paused bool', 'is_stale bool'));
 END
@@ -35,7 +38,7 @@ CREATE FUNCTION airflow_bp.priority_plan() RETURNS TABLE (dag_id text, run_id te
 	original int, weight int, proposed int, scope text, name text, reason text, allowed boolean)
 LANGUAGE plpgsql STABLE SECURITY DEFINER ROWS 1000 SET search_path = pg_catalog, pg_temp SET jit = off AS $$
 BEGIN
-	RETURN QUERY EXECUTE 'SELECT q.dag_id, q.run_id, q.task_id, q.map_index, q.pool, airflow_bp.data_time() - q.scheduled_dttm, q.original,
+	RETURN QUERY EXECUTE 'SELECT q.dag_id, q.run_id, q.task_id, q.map_index, q.pool, q.now - q.scheduled_dttm, q.original,
 		q.weight, q.proposed, q.scope, q.name, q.reason, coalesce(q.allowed AND NOT pg_is_in_recovery()
 			AND (SELECT d.mode FROM airflow_bp.deployment d) <> ''off'', false)
 		FROM (' || airflow_bp.priority_query() || ') q ORDER BY q.scheduled_dttm, q.id';
@@ -98,7 +101,7 @@ END
 $$;
 COMMENT ON FUNCTION airflow_bp.priority_forget(int) IS 'Forgets the own weights of tasks that have finished, a day after we changed them, at most so many at a time.';
 
-CREATE FUNCTION airflow_bp.priority_apply(most int DEFAULT 500) RETURNS int
+CREATE FUNCTION airflow_bp.priority_apply(most int DEFAULT 200) RETURNS int
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET lock_timeout = '50ms' SET jit = off AS $body$
 DECLARE
 	mine record;

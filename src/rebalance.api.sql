@@ -133,13 +133,18 @@ WITH class AS MATERIALIZED (
 	WHERE a.tenant IS DISTINCT FROM b.tenant
 ), team AS MATERIALIZED (
 	SELECT p.team_name FROM %6$s p WHERE p.pool = $2 AND %1$L = 'pool'
-), locked AS MATERIALIZED (
-	SELECT t.id, t.scheduled_dttm, CASE WHEN %1$L = 'pool' THEN t.pool_slots ELSE 1 END AS slots FROM %3$I.task_instance t
+), oldest AS MATERIALIZED (
+	-- Without locks it need not sort them all.
+	SELECT t.id FROM %3$I.task_instance t
 	WHERE t.state = 'scheduled' AND t.%1$I = $1 AND t.pool_slots <= $3
 		AND EXISTS (SELECT FROM %7$s d LEFT JOIN %8$s b ON b.dag_bundle_name = d.bundle_name WHERE d.dag_id = t.dag_id
 			AND d.is_paused IS NOT TRUE AND d.is_stale IS NOT TRUE AND NOT EXISTS (SELECT FROM team WHERE team.team_name <> coalesce(b.team_name, '')))
 		AND EXISTS (SELECT FROM %3$I.dag_run r WHERE r.dag_id = t.dag_id AND r.run_id = t.run_id AND r.state = 'running')
 		AND NOT EXISTS (SELECT FROM stranger s WHERE s.dag_id = t.dag_id AND s.other IS NOT DISTINCT FROM t.%2$I)
+	ORDER BY t.scheduled_dttm, t.id LIMIT 2 * $4
+), locked AS MATERIALIZED (
+	SELECT t.id, t.scheduled_dttm, CASE WHEN %1$L = 'pool' THEN t.pool_slots ELSE 1 END AS slots
+	FROM %3$I.task_instance t JOIN oldest ON oldest.id = t.id WHERE t.state = 'scheduled' AND t.%1$I = $1 AND t.pool_slots <= $3
 	ORDER BY t.scheduled_dttm, t.id LIMIT $4 FOR UPDATE OF t SKIP LOCKED
 ), summed AS (
 	SELECT id, sum(slots) OVER (ORDER BY scheduled_dttm, id) AS slots FROM locked

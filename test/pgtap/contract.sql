@@ -88,7 +88,7 @@ INSERT INTO contract VALUES
 -- Priority.
 ('reader', 's', true, 'audit', '', 'TABLE(severity text, dag_id text, task_id text, finding text, detail text, hint text)'),
 ('reader', 's', true, 'priority_plan', '', 'TABLE(dag_id text, run_id text, task_id text, map_index integer, pool text, waited interval, original integer, weight integer, proposed integer, scope text, name text, reason text, allowed boolean)'),
-('operator', 'v', true, 'priority_apply', 'most integer DEFAULT 500', 'integer'),
+('operator', 'v', true, 'priority_apply', 'most integer DEFAULT 200', 'integer'),
 ('operator', 'v', true, 'set_priority_ageing', 'scope text, name text DEFAULT NULL::text, step integer DEFAULT 1, every interval DEFAULT ''00:05:00''::interval, cap integer DEFAULT 100, act boolean DEFAULT false', 'void'),
 ('operator', 'v', true, 'drop_priority_ageing', 'scope text, name text DEFAULT NULL::text', 'void'),
 ('owner', 'v', false, 'undo_priority', 'done airflow_bp.act', 'boolean'),
