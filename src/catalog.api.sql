@@ -51,9 +51,11 @@ COMMENT ON FUNCTION airflow_bp.airflow_relation(text, text, text[]) IS
 'Subquery that reads columns, each given as "name" or "name type", of an Airflow table. A column that is not there reads as NULL, a table as empty.';
 
 CREATE FUNCTION airflow_bp.airflow_has(airflow_schema text, relation text, col text) RETURNS boolean
-LANGUAGE sql STABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp AS $$
-	SELECT EXISTS (SELECT FROM pg_namespace n JOIN pg_class c ON c.relnamespace = n.oid JOIN pg_attribute a ON a.attrelid = c.oid
-		WHERE n.nspname = airflow_schema AND c.relname = relation AND a.attname = col AND NOT a.attisdropped)
+LANGUAGE plpgsql STABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+	RETURN EXISTS (SELECT FROM pg_namespace n JOIN pg_class c ON c.relnamespace = n.oid JOIN pg_attribute a ON a.attrelid = c.oid
+		WHERE n.nspname = airflow_schema AND c.relname = relation AND a.attname = col AND NOT a.attisdropped);
+END
 $$;
 COMMENT ON FUNCTION airflow_bp.airflow_has(text, text, text) IS 'Does this Airflow table have this column?';
 

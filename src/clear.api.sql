@@ -35,7 +35,16 @@ $$;
 COMMENT ON FUNCTION airflow_bp.serialized_mapped_groups(jsonb) IS 'The tasks of a serialized DAG that are in a mapped task group, and which.';
 
 CREATE FUNCTION airflow_bp.serialized_relatives(dag jsonb, names text[], downstream boolean) RETURNS SETOF text
-LANGUAGE sql STABLE PARALLEL SAFE ROWS 20 SET search_path = pg_catalog, pg_temp AS $$
+LANGUAGE plpgsql STABLE PARALLEL SAFE ROWS 20 SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+	-- The whole query sets up large hash tables before it finds that there is nothing to do.
+	IF NOT EXISTS (SELECT FROM airflow_bp.serialized_specs(dag) s WHERE s.spec ->> 'is_setup' = 'true') THEN
+		IF downstream THEN
+			RETURN QUERY SELECT airflow_bp.serialized_below(dag, names);
+		END IF;
+		RETURN;
+	END IF;
+	RETURN QUERY
 	WITH RECURSIVE task AS MATERIALIZED (
 		SELECT s.task_id AS id, coalesce(s.spec ->> 'is_setup' = 'true', false) AS setup,
 			coalesce(s.spec ->> 'is_teardown' = 'true', false) AS teardown, s.spec -> 'downstream_task_ids' AS below
@@ -65,7 +74,8 @@ LANGUAGE sql STABLE PARALLEL SAFE ROWS 20 SET search_path = pg_catalog, pg_temp 
 	SELECT c.id FROM core c WHERE NOT c.original
 	UNION SELECT r.setup FROM relevant r
 	UNION SELECT p.teardown FROM relevant r JOIN pair p USING (setup) WHERE p.teardown <> r.root
-	UNION SELECT p.teardown FROM pair p WHERE NOT downstream AND p.setup = ANY (names) AND p.teardown IS NOT NULL
+	UNION SELECT p.teardown FROM pair p WHERE NOT downstream AND p.setup = ANY (names) AND p.teardown IS NOT NULL;
+END
 $$;
 COMMENT ON FUNCTION airflow_bp.serialized_relatives(jsonb, text[], boolean) IS
 'What DAG.partial_subset() of Airflow adds to tasks of a serialized DAG: what is downstream of them, if wanted, and the setups and teardowns that belong to all these.';
