@@ -70,14 +70,6 @@ $$;
 COMMENT ON FUNCTION airflow_bp.dlq_auto() IS
 'Retries the letters that a policy of set_dlq_policy() says are due, for 50 ms at most, and returns their number. Nothing in mode off. The worker calls it every 10 s; by hand: not in a transaction that stays open, as it locks runs and tasks.';
 
-CREATE FUNCTION airflow_bp.dlq_causes() RETURNS text[]
-LANGUAGE sql IMMUTABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp AS $$
-	SELECT '{executor_unknown,pool_missing,pool_too_small,queued_by_dead_scheduler,queued_too_long,requeue_loop,scheduled_too_long,
-		running_without_heartbeat,restarting_too_long,deferred_without_trigger,deferred_past_timeout,dead_triggerer,retry_overdue,
-		reschedule_overdue,run_stalled,retries_exhausted,drain_timeout}'::text[]
-$$;
-COMMENT ON FUNCTION airflow_bp.dlq_causes() IS 'Causes that letters may have: those of stuck(), and drain_timeout.';
-
 CREATE FUNCTION airflow_bp.set_dlq_policy(cause text, retries int, backoff interval DEFAULT '1 minute', max_backoff interval DEFAULT '1 hour',
 	jitter float8 DEFAULT 0.2, tenant text DEFAULT NULL, dag_id text DEFAULT NULL, downstream boolean DEFAULT true) RETURNS void
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
@@ -90,7 +82,7 @@ DECLARE
 			format('max_backoff must be between backoff and 30 days: %s', coalesce($4::text, 'NULL'))
 		WHEN $5 IS NULL OR $5 NOT BETWEEN 0 AND 1 THEN format('jitter must be between 0 and 1: %s', coalesce($5::text, 'NULL')) END;
 BEGIN
-	PERFORM airflow_bp.check_choice('cause', $1, VARIADIC airflow_bp.dlq_causes());
+	PERFORM airflow_bp.check_choice('cause', $1, VARIADIC (SELECT array_agg(c.cause) || '{drain_timeout}' FROM airflow_bp.stuck_causes() c));
 	IF complaint IS NOT NULL THEN
 		RAISE EXCEPTION USING ERRCODE = 'BP002', MESSAGE = complaint, HINT = 'drop_dlq_policy() stops a policy.';
 	ELSIF NOT airflow_bp.pattern_valid($7) THEN
