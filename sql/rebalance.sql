@@ -183,7 +183,6 @@ SELECT reason, allowed FROM test.plan WHERE balance_group = 'g';
 -- Who may not move: DAG paused, run not running, too large, charged elsewhere, pool of another team.
 DELETE FROM task_instance;
 DELETE FROM airflow_bp.rebalance;
-SELECT airflow_bp.set_balance_group('g', 'pool', '{a,b}', true, patience => '0');
 SELECT test.wait('paused', 1, 2, 'a', '9 h'), test.wait('finished', 1, 2, 'a', '8 h'), test.wait('large', 1, 1, 'a', '7 h', slots => 5),
 	test.wait('c1', 1, 2, 'a', '6 h'), test.wait('b1', 1, 9, 'a', '5 h', 'q');
 UPDATE dag SET is_paused = true WHERE dag_id = 'paused';
@@ -191,6 +190,8 @@ UPDATE dag_run SET state = 'success' WHERE dag_id = 'finished';
 SELECT airflow_bp.set_tenant('guest', 100), airflow_bp.add_tenant_rule('guest', 'pool', 'b', 15);
 SELECT airflow_bp.set_tenant('host', 100), airflow_bp.add_tenant_rule('host', 'dag_id', 'b1', 5);
 SELECT airflow_bp.tick();
+SELECT airflow_bp.set_balance_group('g', 'pool', '{a,b}', true, patience => '0');
+SELECT airflow_bp.rebalance_apply();
 SELECT airflow_bp.rebalance_apply();
 TABLE test.where;
 SELECT test.same();
