@@ -415,10 +415,13 @@ COMMENT ON FUNCTION airflow_bp.clear_plan(text, uuid[], jsonb, timestamptz) IS '
 CREATE FUNCTION airflow_bp.clear_record(airflow_schema text, source text, history text, replaced jsonb, rows jsonb, source_key text) RETURNS bigint
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
-	target regclass := format('%I.%I', airflow_schema, history)::regclass;
+	target regclass := to_regclass(format('%I.%I', airflow_schema, history));
 	columns text;
 	sources text;
 BEGIN
+	IF target IS NULL THEN
+		RAISE EXCEPTION USING ERRCODE = 'BP006', MESSAGE = format('table "%s" of Airflow is missing', history), HINT = 'Run airflow db migrate.';
+	END IF;
 	-- A time without zone is one of the zone that sessions begin with, as those of Airflow do.
 	SELECT string_agg(quote_ident(a.attname), ', ' ORDER BY a.attnum), string_agg(coalesce(replaced ->> a.attname,
 		format(CASE WHEN a.atttypid IN ('json'::regtype, 'jsonb'::regtype) THEN 'coalesce(t.%I, ''null'')'
