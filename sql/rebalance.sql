@@ -141,6 +141,10 @@ SELECT test.later('1 min'), airflow_bp.set_mode('off');
 SELECT airflow_bp.rebalance_apply();
 SELECT airflow_bp.set_mode('enforce');
 SELECT * FROM test.plan WHERE balance_group = 'g';
+-- Nothing goes to where a drain is.
+INSERT INTO airflow_bp.drain (scope, name, finish) VALUES ('pool', 'b', 'runs');
+SELECT reason FROM test.plan WHERE balance_group = 'g';
+DELETE FROM airflow_bp.drain;
 -- A batch at a time, counted exactly, and logged.
 SELECT airflow_bp.rebalance_apply(), airflow_bp.rebalance_apply();
 TABLE test.where;

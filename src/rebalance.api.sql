@@ -5,7 +5,7 @@
 CREATE TYPE airflow_bp.balance_load AS (
 	member text, usable boolean, slots bigint, load bigint, scheduled bigint, running bigint, starts float8, oldest timestamptz,
 	received_at timestamptz);
-COMMENT ON TYPE airflow_bp.balance_load IS 'A member of a balance group: usable (there, and not of 0 slots), slots (NULL: unlimited, and of a queue), load (slots, of a queue tasks, in scheduled, queued, running and restarting), tasks scheduled and running, starts per minute, the instant since when the oldest is able to start, and when it received tasks last.';
+COMMENT ON TYPE airflow_bp.balance_load IS 'A member of a balance group: usable (there, not of 0 slots, not being drained), slots (NULL: unlimited, and of a queue), load (slots, of a queue tasks, in scheduled, queued, running and restarting), tasks scheduled and running, starts per minute, the instant since when the oldest is able to start, and when it received tasks last.';
 
 CREATE FUNCTION airflow_bp.rebalance_next(loads airflow_bp.balance_load[], policy airflow_bp.balance_group, now timestamptz,
 	OUT source text, OUT target text, OUT uneven boolean, OUT proposed bigint, OUT reason text)
@@ -50,7 +50,8 @@ COMMENT ON FUNCTION airflow_bp.rebalance_next(airflow_bp.balance_load[], airflow
 
 CREATE FUNCTION airflow_bp.rebalance_loads(kind text) RETURNS TABLE (balance_group text, loads airflow_bp.balance_load[])
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
-	SELECT m.balance_group, array_agg((m.member, kind = 'queue' OR l.name IS NOT NULL AND l.slots IS DISTINCT FROM 0, l.slots,
+	SELECT m.balance_group, array_agg((m.member, (kind = 'queue' OR l.name IS NOT NULL AND l.slots IS DISTINCT FROM 0)
+		AND NOT EXISTS (SELECT FROM airflow_bp.drain d WHERE d.stopped_at IS NULL AND d.scope = m.kind AND d.name = m.member), l.slots,
 		CASE WHEN kind = 'queue' THEN coalesce(q.scheduled + q.queued + q.running, 0)
 			ELSE coalesce(q.slots_charged, 0) + CASE WHEN l.count_deferred THEN coalesce(q.slots_deferred, 0) ELSE 0 END END,
 		coalesce(q.scheduled, 0), coalesce(q.running, 0), q.rates_15[2], q.oldest,
@@ -94,8 +95,9 @@ LANGUAGE sql STABLE SECURITY DEFINER ROWS 10 SET search_path = pg_catalog, pg_te
 $$;
 COMMENT ON FUNCTION airflow_bp.rebalance_plan() IS
 'One row for each balance group: the member whose tasks wait longest, the one that would take some, their ages as oldest_claimable of queue(), their load and size in slots (of a queue: tasks, and NULL), how much should move at most, and why. allowed: rebalance_apply() may do it now.
-reason: nothing waits (that a member cannot start itself); no other member can take it (missing, of 0 slots, or a queue that has
-tasks and starts none); enough (not old enough, or not older by the ratio); loads are even; received lately; uneven for less than patience; failed: ...;
+reason: nothing waits (that a member cannot start itself); no other member can take it (missing, of 0 slots, being drained, or a
+queue that has tasks and starts none); enough (not old enough,
+or not older by the ratio); loads are even; received lately; uneven for less than patience; failed: ...;
 else older, bounded by batch, one to begin with: no worker seen there (whether a queue has a worker is not in the database).';
 
 CREATE FUNCTION airflow_bp.rebalance_write(kind text, source text, target text, tasks uuid[]) RETURNS void
