@@ -253,6 +253,12 @@ SELECT task_id, status FROM airflow_bp.dead_letter WHERE dag_id = 'a.two' ORDER 
 SELECT clock_timestamp() AS began \gset
 CALL airflow_bp.dlq_retry_all(dag_id => 'a.one', most => 6, downstream => false, rate => 1200, dry_run => false);
 SELECT clock_timestamp() - :'began' >= interval '200 ms' AS slow;
+-- Cancelled: what was committed stays, and others see that it has stopped.
+SET statement_timeout = '2 s';
+CALL airflow_bp.dlq_retry_all(dag_id => 'a.one', downstream => false, rate => 60, dry_run => false);
+RESET statement_timeout;
+SELECT state, total, retried BETWEEN 1 AND 3 AS some, refused, retried = (SELECT count(*) FROM airflow_bp.dead_letter WHERE why = 'batch ' || b.id) AS as_letters
+FROM airflow_bp.dlq_batches() b LIMIT 1;
 RESET client_min_messages;
 -- How many at a time: size, most, took, rate.
 SELECT v.*, airflow_bp.dlq_batch_size(size, most, took::interval, rate) FROM (VALUES (10, 100, '10 ms', NULL), (10, 100, '25 ms', NULL), (10, 100, '50 ms', NULL),
@@ -260,6 +266,7 @@ SELECT v.*, airflow_bp.dlq_batch_size(size, most, took::interval, rate) FROM (VA
 	v (size, most, took, rate);
 
 -- Counts and ages.
+UPDATE airflow_bp.dead_letter SET status = 'open' WHERE dag_id = 'a.one';
 SELECT scope_name, open, oldest > '0' AS old, newest <= oldest AS newest, retried, failed, discarded, recovered FROM airflow_bp.dead_letters('deployment');
 UPDATE airflow_bp.dead_letter SET status = 'recovered', closed_at = now() - interval '23 h' WHERE dag_id = 'a.two' AND task_id = 't3';
 UPDATE airflow_bp.dead_letter SET closed_at = now() - interval '25 h' WHERE dag_id = 'a.two' AND task_id = 't4';
