@@ -120,16 +120,24 @@ $$;
 COMMENT ON FUNCTION airflow_bp.pickled(jsonb, boolean) IS
 'A serialized dictionary as Python pickles it, without frame: for executor_config; plain: it is no serialized value itself. NULL when it holds what is not plain data.';
 
+-- Level by level: a recursive query sets up hash tables for what it fears to find.
 CREATE FUNCTION airflow_bp.serialized_below(dag jsonb, names text[]) RETURNS SETOF text
-LANGUAGE sql STABLE PARALLEL SAFE ROWS 20 SET search_path = pg_catalog, pg_temp AS $$
-	WITH RECURSIVE edge AS MATERIALIZED (
-		SELECT s.task_id AS up, d.id AS down
-		FROM airflow_bp.serialized_specs(dag) s CROSS JOIN LATERAL jsonb_array_elements_text(s.spec -> 'downstream_task_ids') d (id)
-	), below AS (
-		SELECT e.down FROM edge e WHERE e.up = ANY (names)
-		UNION SELECT e.down FROM below b JOIN edge e ON e.up = b.down
-	)
-	SELECT b.down FROM below b
+LANGUAGE plpgsql STABLE PARALLEL SAFE ROWS 20 SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+	ups text[];
+	downs text[];
+	below text[] := '{}';
+	level text[] := names;
+BEGIN
+	SELECT array_agg(s.task_id), array_agg(d.id) INTO ups, downs
+	FROM airflow_bp.serialized_specs(dag) s CROSS JOIN LATERAL jsonb_array_elements_text(s.spec -> 'downstream_task_ids') d (id);
+	LOOP
+		level := ARRAY(SELECT DISTINCT e.down FROM unnest(ups, downs) e (up, down) WHERE e.up = ANY (level) AND e.down <> ALL (below));
+		EXIT WHEN level = '{}';
+		below := below || level;
+	END LOOP;
+	RETURN QUERY SELECT unnest(below);
+END
 $$;
 COMMENT ON FUNCTION airflow_bp.serialized_below(jsonb, text[]) IS 'All that is downstream of tasks of a serialized DAG.';
 
