@@ -478,7 +478,7 @@ COMMENT ON FUNCTION airflow_bp.set_stuck_progress(text, int, int, bigint, timest
 'Keeps what stuck_progress() tells, at once and for good.';
 
 -- Looks at some runs: where it ended, and the tasks and runs that may be stuck.
-CREATE FUNCTION airflow_bp.stuck_look(after_dag text, after_run int, runs int, OUT seen bigint, OUT last_dag text, OUT last_run int,
+CREATE FUNCTION airflow_bp.stuck_look(after_dag text, after_run int, runs int, OUT seen bigint, OUT tasks bigint, OUT last_dag text, OUT last_run int,
 	OUT ti_ids uuid[], OUT run_ids int[])
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp SET enable_seqscan = off SET jit = off AS $body$
 DECLARE
@@ -489,15 +489,16 @@ BEGIN
 	SELECT * INTO s FROM airflow_bp.stuck_surroundings(at);
 	EXECUTE format($query$
 WITH look AS MATERIALIZED (
-	SELECT r.id, r.dag_id, r.start_date, t.suspects, t.active
+	SELECT r.id, r.dag_id, r.start_date, t.tasks, t.suspects, t.active
 	FROM (SELECT * FROM %1$s r WHERE state = 'running' AND dag_id >= $8 AND (dag_id > $8 OR id > $9) ORDER BY dag_id, id LIMIT $10) r
-	CROSS JOIN LATERAL (SELECT array_agg(t.id) FILTER (WHERE %3$s) AS suspects, bool_or(t.state IN ('scheduled', 'queued', 'running', 'restarting',
+	CROSS JOIN LATERAL (SELECT count(*) AS tasks, array_agg(t.id) FILTER (WHERE %3$s) AS suspects,
+			bool_or(t.state IN ('scheduled', 'queued', 'running', 'restarting',
 			'deferred', 'up_for_retry', 'up_for_reschedule', 'awaiting_input')) AS active
 		FROM %2$s t WHERE t.dag_id = r.dag_id AND t.run_id = r.run_id) t
 ), last AS (
 	SELECT * FROM look ORDER BY dag_id DESC, id DESC LIMIT 1
 )
-SELECT (SELECT count(*) FROM look), (SELECT dag_id FROM last), (SELECT id FROM last),
+SELECT (SELECT count(*) FROM look), (SELECT sum(tasks) FROM look), (SELECT dag_id FROM last), (SELECT id FROM last),
 	CASE WHEN $8 = '' THEN $7 ELSE '{}' END || ARRAY(SELECT unnest(suspects) FROM look),
 	ARRAY(SELECT id FROM look WHERE active IS NOT TRUE AND start_date < ($2)[12])$query$,
 		airflow_bp.airflow_relation(schema, 'dag_run', 'id int', 'dag_id text', 'run_id text', 'state text', 'start_date timestamptz'),
@@ -506,11 +507,11 @@ SELECT (SELECT count(*) FROM look), (SELECT dag_id FROM last), (SELECT id FROM l
 			'end_date timestamptz', 'updated_at timestamptz', 'last_heartbeat_at timestamptz', 'trigger_id int', 'trigger_timeout timestamptz'),
 		airflow_bp.stuck_suspect(schema))
 	USING at, airflow_bp.stuck_cutoffs(at), s.schedulers, s.triggerers, s.pools, s.no_executors, s.requeued, after_dag, after_run, runs
-	INTO seen, last_dag, last_run, ti_ids, run_ids;
+	INTO seen, tasks, last_dag, last_run, ti_ids, run_ids;
 END
 $body$;
 COMMENT ON FUNCTION airflow_bp.stuck_look(text, int, int) IS
-'Of so many running runs after one: how many they were, the last one, and the tasks and runs that stuck_find() should judge.';
+'Of so many running runs after one: how many they were, with how many tasks, the last one, and the tasks and runs that stuck_find() should judge.';
 
 -- Whoever acts on a letter just then is not waited for.
 CREATE FUNCTION airflow_bp.stuck_record(ti_ids uuid[], run_ids int[], pass timestamptz) RETURNS int
@@ -630,6 +631,7 @@ LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET lock
 DECLARE
 	budget CONSTANT float8 := 0.008;
 	most CONSTANT int := 1000;
+	few CONSTANT int := 50;
 	start timestamptz := clock_timestamp();
 	p record;
 	letters record;
@@ -646,16 +648,17 @@ BEGIN
 	changed := letters.closed;
 	runs := coalesce(p.runs, 2147483647);
 	start := clock_timestamp();
+	-- If what follows fails, it is tried with fewer.
+	PERFORM airflow_bp.set_stuck_progress(p.after_dag, p.after_run, greatest(runs / 4, 1), letters.last_letter, p.began, p.ended, p.took);
 	SELECT * INTO look FROM airflow_bp.stuck_look(coalesce(p.after_dag, ''), coalesce(p.after_run, 0), runs);
-	p.runs := least(greatest(p.runs * least(greatest(budget / extract(epoch FROM clock_timestamp() - start), 0.25), 2), 1), 100000);
+	-- A slow look at few tasks is that of a busy machine, and fewer runs would not make it faster.
+	p.runs := CASE WHEN p.runs > 0 THEN least(greatest(p.runs * least(greatest(budget / extract(epoch FROM clock_timestamp() - start), 0.25), 2),
+		CASE WHEN look.tasks < 100 * few THEN few ELSE 1 END), 100000) END;
 	IF cardinality(look.ti_ids) > most AND runs > 1 AND p.runs IS NOT NULL THEN
 		-- So many would take too long: fewer at a time, and none is left out.
-		PERFORM airflow_bp.set_stuck_progress(p.after_dag, p.after_run, greatest(runs / 4, 1), letters.last_letter, p.began, p.ended, p.took);
 		RETURN changed;
 	END IF;
 	IF look.ti_ids || letters.failed <> '{}' OR look.run_ids <> '{}' THEN
-		-- If this fails, it is tried with fewer.
-		PERFORM airflow_bp.set_stuck_progress(p.after_dag, p.after_run, greatest(runs / 4, 1), letters.last_letter, p.began, p.ended, p.took);
 		changed := changed + airflow_bp.stuck_record(look.ti_ids || letters.failed, look.run_ids, p.began);
 	END IF;
 	IF look.seen < runs THEN
