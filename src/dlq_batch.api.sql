@@ -158,7 +158,7 @@ COMMENT ON FUNCTION airflow_bp.dlq_batch_retry(airflow_bp.dlq_batch, bigint[]) I
 
 CREATE FUNCTION airflow_bp.dlq_batch_news(b airflow_bp.dlq_batch) RETURNS text
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
-	SELECT format('%s of %s letters: %s retried, %s refused', b.retried + b.refused, b.total, b.retried, b.refused)
+	SELECT format('%s of %s letters: %s retried, %s refused', least(b.retried + b.along + b.refused, b.total), b.total, b.retried, b.refused)
 		|| CASE WHEN b.along > 0 THEN format(', %s closed along with others', b.along) ELSE '' END
 		|| CASE WHEN b.ended_at IS NULL THEN coalesce(format(', about %s left', date_trunc('second', greatest(b.total - b.retried - b.refused - b.along, 0)
 			* (clock_timestamp() - b.started_at) / nullif(b.retried + b.refused, 0))), '')
@@ -264,7 +264,7 @@ CREATE FUNCTION airflow_bp.dlq_batches() RETURNS TABLE (id bigint, state text, s
 	total bigint, retried bigint, along bigint, refused bigint, reasons jsonb, per_min float8, ends_in interval, longest interval)
 LANGUAGE sql STABLE SECURITY DEFINER ROWS 10 SET search_path = pg_catalog, pg_temp AS $$
 	SELECT b.id, CASE WHEN b.ended_at IS NOT NULL THEN 'ended' WHEN a.pid IS NULL THEN 'stopped' ELSE 'running' END, b.started_at, b.started_by,
-		b.pid, b.filter, b.total, b.retried, b.along, b.refused, b.reasons, b.retried * 60 / nullif(extract(epoch FROM t.took), 0)::float8,
+		b.pid, b.filter, b.total, b.retried, b.along, b.refused, b.reasons, (b.retried + b.along) * 60 / nullif(extract(epoch FROM t.took), 0)::float8,
 		CASE WHEN a.pid IS NOT NULL THEN greatest(b.total - b.retried - b.refused - b.along, 0) * t.took / nullif(b.retried + b.refused, 0) END,
 		b.longest
 	FROM airflow_bp.dlq_batch b
