@@ -55,10 +55,10 @@ CREATE FUNCTION airflow_bp.dlq_batch_size(size int, most int, took interval, rat
 LANGUAGE sql IMMUTABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp AS $$
 	SELECT greatest(1, least(most, coalesce(rate / 600, most), CASE WHEN took < interval '25 ms' THEN size * 2.0
 		WHEN took < interval '50 ms' THEN size * 1.5 WHEN took < interval '70 ms' THEN size * 1.2 + 1 WHEN took <= interval '90 ms' THEN size
-		WHEN size <= 2 THEN 4 ELSE size * 0.5 END)::int)
+		WHEN size <= 2 THEN 4 WHEN took <= interval '200 ms' THEN greatest(size * 0.5, least(size, 10)) ELSE size * 0.5 END)::int)
 $$;
 COMMENT ON FUNCTION airflow_bp.dlq_batch_size(int, int, interval, float8) IS
-'How many letters the next batch takes: more until the last one took 70 ms, half as many when it took over 90 ms, and at a rate a minute no more than fall in a tenth of a second. What one or two take is not their number: a machine that is slow gets four.';
+'How many letters the next batch takes: more until the last one took 70 ms, half as many when it took over 90 ms, but fewer than 10 only over 200 ms, and at a rate a minute no more than fall in a tenth of a second. What a few take is not their number: a machine that is slow would get ever fewer.';
 
 CREATE FUNCTION airflow_bp.dlq_batch_begin(filter jsonb, batch int, rate float8, downstream boolean) RETURNS bigint
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
