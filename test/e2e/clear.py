@@ -74,9 +74,14 @@ def has(session, table, column):
     ).scalar()
 
 
+dags = {}
+
+
 def make_run(session, dag_id, name, state, conf=None):
     run_id = re.sub("[^A-Za-z0-9]+", "_", name)
-    dag = SerializedDagModel.get_dag(dag_id, session=session)
+    if dag_id not in dags:
+        dags[dag_id] = SerializedDagModel.get_dag(dag_id, session=session)
+    dag = dags[dag_id]
     # A deadline may count from the logical date, which no two runs share.
     date = AT + timedelta(minutes=session.scalar(sqlalchemy.select(sqlalchemy.func.count(DagRun.id)))) if "deadline" in dag_id else None
     run = dag.create_dagrun(
@@ -194,7 +199,7 @@ def prepare(session):
             run = kinds(session, f"other {state}", state, LATER, {"airflow/task_span_detail_level": 2})
             cases.append(case(f"others of a {state} run", run))
     for task_id, map_index in (("first", -1), ("special", -1), ("mapped", 1)):
-        run = kinds(session, f"below {task_id}", "success", KINDS)
+        run = make_run(session, "clear_kinds", f"below {task_id}", "success")
         cases.append(case(f"below {task_id}", run, [[task_id, map_index]], True))
     run = make_run(session, "clear_setup", "names", "failed")
     for ti in tasks(session, run):
