@@ -271,7 +271,7 @@ def test_clear(made):
     assert not found, "\n".join(map(str, found[:40]))
     # It was a comparison of something.
     cleared = new_ids(before, ours, windows[0])
-    assert len(cleared) > 150
+    assert len(cleared) > 140
     assert len(ours["task_instance_history"]) > len(before["task_instance_history"]) + 100
     if version == harness.NEWEST:
         notices_any_change(before, ours, theirs, windows)
