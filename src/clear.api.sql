@@ -34,6 +34,14 @@ LANGUAGE sql STABLE PARALLEL SAFE ROWS 20 SET search_path = pg_catalog, pg_temp 
 $$;
 COMMENT ON FUNCTION airflow_bp.serialized_mapped_groups(jsonb) IS 'The tasks of a serialized DAG that are in a mapped task group, and which.';
 
+-- Not for the planner to look into: it expects so many edges that it sets up large hash tables.
+CREATE FUNCTION airflow_bp.serialized_edges(dag jsonb) RETURNS TABLE (up text, down text)
+LANGUAGE sql STABLE PARALLEL SAFE ROWS 20 SET search_path = pg_catalog, pg_temp AS $$
+	SELECT s.task_id, d.id FROM airflow_bp.serialized_specs(dag) s
+	CROSS JOIN LATERAL jsonb_array_elements_text(s.spec -> 'downstream_task_ids') d (id)
+$$;
+COMMENT ON FUNCTION airflow_bp.serialized_edges(jsonb) IS 'Each task of a serialized DAG with each that is directly downstream of it.';
+
 CREATE FUNCTION airflow_bp.serialized_relatives(dag jsonb, names text[], downstream boolean) RETURNS SETOF text
 LANGUAGE plpgsql STABLE PARALLEL SAFE ROWS 20 SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
@@ -47,10 +55,10 @@ BEGIN
 	RETURN QUERY
 	WITH RECURSIVE task AS MATERIALIZED (
 		SELECT s.task_id AS id, coalesce(s.spec ->> 'is_setup' = 'true', false) AS setup,
-			coalesce(s.spec ->> 'is_teardown' = 'true', false) AS teardown, s.spec -> 'downstream_task_ids' AS below
+			coalesce(s.spec ->> 'is_teardown' = 'true', false) AS teardown
 		FROM airflow_bp.serialized_specs(dag) s
 	), edge AS MATERIALIZED (
-		SELECT t.id AS up, d.id AS down FROM task t CROSS JOIN LATERAL jsonb_array_elements_text(t.below) d (id)
+		SELECT * FROM airflow_bp.serialized_edges(dag) e
 	), core AS (
 		SELECT t.id, true AS original FROM task t WHERE t.id = ANY (names)
 		UNION SELECT e.down, false FROM core c JOIN edge e ON e.up = c.id WHERE downstream
@@ -150,9 +158,8 @@ LANGUAGE sql STABLE PARALLEL SAFE ROWS 20 SET search_path = pg_catalog, pg_temp 
 				'downstream') AS rule
 		FROM airflow_bp.serialized_specs(dag) s
 	), edge AS MATERIALIZED (
-		SELECT t.id AS up, d.id AS down, true AS downstream
-		FROM task t CROSS JOIN LATERAL jsonb_array_elements_text(t.spec -> 'downstream_task_ids') d (id)
-		UNION ALL SELECT d.id, t.id, false FROM task t CROSS JOIN LATERAL jsonb_array_elements_text(t.spec -> 'downstream_task_ids') d (id)
+		SELECT e.up, e.down, true AS downstream FROM airflow_bp.serialized_edges(dag) e
+		UNION ALL SELECT e.down, e.up, false FROM airflow_bp.serialized_edges(dag) e
 	), reach AS (
 		SELECT t.id AS root, t.id, t.rule = 'downstream' AS downstream FROM task t
 		WHERE t.id = ANY (names) AND t.rule IN ('absolute', 'downstream', 'upstream')
