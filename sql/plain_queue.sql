@@ -23,5 +23,9 @@ SELECT scope_name, waiting > 0 AS waiting, held, arrivals_per_min, starts_per_mi
 FROM airflow_bp.queue('deployment');
 SELECT * FROM airflow_bp.queue_rates('deployment');
 SELECT count(*) FROM airflow_bp.queue_from_memory('pool', '{}');
+-- Numbers of a DAG that no interval or integer can hold stop nobody.
+SELECT airflow_bp.seconds(n) FROM unnest('{1.5,-1e300,1e300,Infinity,NaN,NULL}'::float8[]) n;
+SELECT task_id, max_tis_per_dag, max_tis_per_dagrun FROM airflow_bp.serialized_tasks('{"dag": {"tasks": [
+	{"__var": {"task_id": "a", "max_active_tis_per_dag": 1e10, "max_active_tis_per_dagrun": 3}}, {"__var": {"task_id": "b"}}]}}');
 \c postgres
 DROP DATABASE regress_plain_queue;

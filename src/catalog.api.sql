@@ -59,6 +59,11 @@ END
 $$;
 COMMENT ON FUNCTION airflow_bp.airflow_has(text, text, text) IS 'Does this Airflow table have this column?';
 
+CREATE FUNCTION airflow_bp.seconds(value float8) RETURNS interval
+LANGUAGE sql IMMUTABLE PARALLEL SAFE
+RETURN CASE WHEN value IS NOT NULL THEN make_interval(secs => greatest(least(value, 1e9), -1e9)) END;
+COMMENT ON FUNCTION airflow_bp.seconds(float8) IS 'So many seconds, at most 31 years: a date that a DAG puts out of range stops no query.';
+
 CREATE FUNCTION airflow_bp.data_time() RETURNS timestamptz
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
 	SELECT CASE WHEN NOT pg_is_in_recovery()

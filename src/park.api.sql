@@ -31,8 +31,8 @@ COMMENT ON FUNCTION airflow_bp.park_read_version(text) IS 'What parking must kno
 CREATE FUNCTION airflow_bp.park_retry_date(dag_id text, task_id text, logical_date timestamptz, try_number int,
 	end_date timestamptz, delay_override float8, retry jsonb, decided timestamptz) RETURNS timestamptz
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
-	SELECT CASE WHEN delay_override IS NOT NULL THEN end_date + make_interval(secs => delay_override)
-		WHEN coalesce((retry ->> 1)::float8, 0) IN (0, 1) THEN end_date + make_interval(secs => (retry ->> 0)::float8)
+	SELECT CASE WHEN delay_override IS NOT NULL THEN end_date + airflow_bp.seconds(delay_override)
+		WHEN coalesce((retry ->> 1)::float8, 0) IN (0, 1) THEN end_date + airflow_bp.seconds((retry ->> 0)::float8)
 		WHEN d.delay < interval '1 day' AND end_date + d.delay <= decided THEN end_date + d.delay END
 	FROM (SELECT airflow_bp.retry_delay($1, $2, $3, $4, (retry ->> 0)::float8, (retry ->> 1)::float8, (retry ->> 2)::float8)) d (delay)
 $$;

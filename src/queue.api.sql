@@ -37,12 +37,13 @@ BEGIN ATOMIC
 		CASE t.v -> 'retry_exponential_backoff' WHEN 'true' THEN 2
 			ELSE airflow_bp.serialized_number(t.v -> 'retry_exponential_backoff') END,
 		airflow_bp.serialized_number(t.v -> 'max_retry_delay'),
-		airflow_bp.serialized_number(t.v -> 'max_active_tis_per_dag')::int,
-		airflow_bp.serialized_number(t.v -> 'max_active_tis_per_dagrun')::int
+		CASE WHEN n.dag BETWEEN -2147483648 AND 2147483647 THEN n.dag::int END,
+		CASE WHEN n.run BETWEEN -2147483648 AND 2147483647 THEN n.run::int END
 	FROM (
 		SELECT coalesce(dag #> '{client_defaults,tasks}', '{}') || (e -> '__var') || coalesce(e #> '{__var,partial_kwargs}', '{}')
 		FROM jsonb_array_elements(dag #> '{dag,tasks}') e OFFSET 0
-	) t (v);
+	) t (v) CROSS JOIN LATERAL (VALUES (airflow_bp.serialized_number(t.v -> 'max_active_tis_per_dag'),
+		airflow_bp.serialized_number(t.v -> 'max_active_tis_per_dagrun'))) n (dag, run);
 END;
 COMMENT ON FUNCTION airflow_bp.serialized_tasks(jsonb) IS
 'Limits and retry settings of the tasks in a serialized DAG; delays in seconds.';
@@ -121,7 +122,7 @@ WITH unfinished AS MATERIALIZED (
 		spec.max_tis_per_dag, coalesce(task.active, 0) AS task_active,
 		spec.max_tis_per_dagrun, coalesce(run_task.active, 0) AS run_task_active, look_ended,
 		CASE u.state WHEN 'up_for_reschedule' THEN reschedule_date
-			WHEN 'up_for_retry' THEN u.end_date + coalesce(make_interval(secs => u.retry_delay_override),
+			WHEN 'up_for_retry' THEN u.end_date + coalesce(airflow_bp.seconds(u.retry_delay_override),
 				airflow_bp.retry_delay(u.dag_id, u.task_id, run.logical_date, u.try_number, spec.retry_delay, spec.multiplier,
 					spec.max_retry_delay)) END AS due,
 		held.reason AS held_reason, held.granted, held.first_asked, held.asks, held.run_parked

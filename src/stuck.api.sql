@@ -245,7 +245,7 @@ WITH candidate AS MATERIALIZED (
 		qj.latest_heartbeat AS scheduler_heartbeat, coalesce(c.queued_by_job_id = ANY ($3), false) AS scheduler_alive,
 		$3 <> '{}' AS any_scheduler, spec.max_tis_per_dag, spec.max_tis_per_dagrun, busy.task_active, busy.run_task_active,
 		CASE c.state WHEN 'up_for_reschedule' THEN look.reschedule_date
-			WHEN 'up_for_retry' THEN c.end_date + coalesce(make_interval(secs => c.retry_delay_override),
+			WHEN 'up_for_retry' THEN c.end_date + coalesce(airflow_bp.seconds(c.retry_delay_override),
 				airflow_bp.retry_delay(c.dag_id, c.task_id, r.logical_date, c.try_number, spec.retry_delay, spec.multiplier,
 					spec.max_retry_delay), interval '1 day') END AS due,
 		c.executor = ANY ($6) AS executor_rejected,

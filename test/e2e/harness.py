@@ -5,6 +5,7 @@ Nothing survives the program, however it ends: see leave_nothing_behind.
 """
 
 import atexit
+import contextlib
 import ctypes
 import http.client
 import json
@@ -263,7 +264,6 @@ class Airflow:
         self.port = free_port()
         self.settings = {}
         self.running = {}
-        self.local = threading.local()
         self.token = None
 
     def environment(self):
@@ -363,20 +363,14 @@ class Airflow:
     # REST
 
     def request(self, method, path, body=None):
-        """One request on this thread's connection: (status, parsed answer)."""
-        if getattr(self.local, "http", None) is None:
-            self.local.http = http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
+        """One request on a connection of its own, as the server closes idle ones: (status, parsed answer)."""
         headers = {"Content-Type": "application/json"}
         if self.token:
             headers["Authorization"] = f"Bearer {self.token}"
-        try:
-            self.local.http.request(method, path, None if body is None else json.dumps(body), headers)
-            answer = self.local.http.getresponse()
+        with contextlib.closing(http.client.HTTPConnection("127.0.0.1", self.port, timeout=60 * PATIENCE)) as connection:
+            connection.request(method, path, None if body is None else json.dumps(body), headers)
+            answer = connection.getresponse()
             text = answer.read()
-        except (OSError, http.client.HTTPException):
-            self.local.http.close()
-            self.local.http = None
-            raise
         return answer.status, json.loads(text) if text else None
 
     def api(self, method, path, body=None):
