@@ -303,11 +303,25 @@ SELECT test.tasks('a', 1, 2, state => 'failed'), test.tasks('b', 1, 1, state => 
 SELECT test.letters('a'), test.letters('b');
 UPDATE airflow_bp.dead_letter SET first_seen = now() - interval '1 hour';
 SELECT airflow_bp.dlq_auto();
+-- A turn ends after 50 ms, which one letter may take on a busy machine.
+CREATE FUNCTION test.auto() RETURNS bigint LANGUAGE plpgsql AS $$
+DECLARE
+	total bigint := 0;
+	done int;
+BEGIN
+	LOOP
+		done := airflow_bp.dlq_auto();
+		EXIT WHEN done = 0;
+		total := total + done;
+	END LOOP;
+	RETURN total;
+END
+$$;
 SELECT airflow_bp.set_dlq_policy('retries_exhausted', 2, downstream => false, dag_id => 'a*');
 SELECT airflow_bp.set_mode('off');
-SELECT airflow_bp.dlq_auto();
+SELECT test.auto();
 SELECT airflow_bp.set_mode('observe');
-SELECT airflow_bp.dlq_auto();
+SELECT test.auto();
 SELECT dag_id, task_id, status, attempts, attempted_at IS NOT NULL AS attempted, why FROM airflow_bp.dead_letter ORDER BY id;
 -- The next try fails as well: it waits for as long as the policy says, from the last attempt on.
 CREATE FUNCTION test.fails_again() RETURNS void LANGUAGE sql AS $$
@@ -316,9 +330,9 @@ CREATE FUNCTION test.fails_again() RETURNS void LANGUAGE sql AS $$
 	UPDATE airflow_bp.dead_letter SET first_seen = now() - interval '1 hour';
 $$;
 SELECT test.fails_again();
-SELECT airflow_bp.dlq_auto();
+SELECT test.auto();
 UPDATE airflow_bp.dead_letter SET attempted_at = now() - interval '90 s';
-SELECT airflow_bp.dlq_auto();
+SELECT test.auto();
 UPDATE airflow_bp.dead_letter SET attempted_at = now() - interval '2 min';
 -- A turn does it, each 10 s.
 DO $$
@@ -334,13 +348,13 @@ SELECT dag_id, task_id, try_number, status, attempts, why FROM airflow_bp.dead_l
 -- Then it is for a human.
 SELECT test.fails_again();
 UPDATE airflow_bp.dead_letter SET attempted_at = now() - interval '1 h';
-SELECT airflow_bp.dlq_auto();
+SELECT test.auto();
 SELECT task_id, status, attempts FROM airflow_bp.dead_letter WHERE dag_id = 'a' AND try_number = 2 ORDER BY id;
 SELECT airflow_bp.dlq_retry(test.letter('a', 't1'), false) = test.act() AS act;
 -- The policy that says more applies; a refusal counts as no attempt.
 SELECT airflow_bp.set_dlq_policy('retries_exhausted', 5, '1 s', '1 s', downstream => false), airflow_bp.set_dlq_policy('retries_exhausted', 1, '10 s', tenant => 'default', dag_id => 'b', downstream => false);
 UPDATE task_instance SET state = 'success' WHERE dag_id = 'b';
-SELECT airflow_bp.dlq_auto();
+SELECT test.auto();
 SELECT dag_id, status, attempts, attempted_at = first_seen + interval '1 h' OR attempted_at > now() - interval '1 min' AS attempted, refusal
 FROM airflow_bp.dead_letter WHERE dag_id = 'b';
 SELECT cause, tenant, dag_id, retries, backoff, max_backoff, jitter, downstream FROM airflow_bp.dlq_policy ORDER BY retries;
