@@ -1,4 +1,4 @@
-"""The demo: a real Airflow with two schedulers and two tenants, one of which floods it. Some three minutes."""
+"""The demo: a real Airflow with two schedulers and two tenants, one of which floods it. Some four minutes."""
 
 import subprocess
 import sys
@@ -13,7 +13,7 @@ import harness
 import scenes
 
 RUNS = 300
-END = 200  # seconds: the chain without us is not waited for any longer
+END = 260  # seconds: the chain without us is not waited for any longer
 began = time.monotonic()
 
 
@@ -100,6 +100,37 @@ def lending(airflow):
     return mean(scenes.chain(airflow) for _ in range(2))
 
 
+def stuck(airflow):
+    pg = airflow.pg
+    say("at night somebody deletes the pool of the flood; Airflow leaves its tasks in scheduled for good")
+    do(pg, "SELECT airflow_bp.set_stuck_threshold('pool_missing', '0')")
+    airflow.api("DELETE", "/pools/narrow")
+    opened = "SELECT count(*) FROM airflow_bp.dead_letter WHERE status = 'open' AND cause = 'pool_missing'"
+    airflow.wait(lambda: pg.value(opened) >= 3, 60, "the letters")
+    show(
+        pg,
+        "SELECT dag_id, task_id, pool, state, cause, severity, date_trunc('second', stuck_for) AS stuck_for\n"
+        "FROM airflow_bp.stuck() WHERE cause = 'pool_missing' LIMIT 3",
+    )
+    say("they are in the inbox: one letter is retried; when the pool is made again, the others recover by themselves")
+    do(pg, "SELECT airflow_bp.dlq_retry(min(id)) FROM airflow_bp.dead_letter WHERE status = 'open'")
+    airflow.pool("narrow", 6)
+    airflow.wait(lambda: pg.value(opened) == 0, 60, "the letters to be closed")
+    show(pg, "SELECT cause, status, count(*) FROM airflow_bp.dead_letter GROUP BY 1, 2")
+
+
+def drain(airflow):
+    pg = airflow.pg
+    say("maintenance: nothing new starts, what runs may finish")
+    do(pg, "SELECT airflow_bp.drain_start('deployment', finish => 'tasks')")
+    airflow.wait(lambda: pg.value("SELECT in_force FROM airflow_bp.drain_status()"), 30, "the drain to be in force")
+    show(pg, "SELECT answer, reason, active, example FROM airflow_bp.may_i_upgrade()")
+    airflow.wait(lambda: pg.value("SELECT every(answer) FROM airflow_bp.may_i_upgrade()"), 60, "the drain")
+    show(pg, "SELECT scope, state, in_force, running, held, progress FROM airflow_bp.drain_status()")
+    show(pg, "SELECT answer, reason, detail FROM airflow_bp.may_i_upgrade()")
+    do(pg, "SELECT airflow_bp.drain_stop(id) FROM airflow_bp.drain_status()")
+
+
 def without_us(airflow):
     pg = airflow.pg
     say("the extension goes out; the flood is left to its pool")
@@ -128,6 +159,8 @@ def main():
         first = alone(airflow)
         second, most = with_us(airflow)
         lent = lending(airflow)
+        stuck(airflow)
+        drain(airflow)
         third = without_us(airflow)
     except BaseException as error:
         say(f"stopped: {error!r}; logs are kept in {directory}")
