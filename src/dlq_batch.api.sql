@@ -54,11 +54,11 @@ COMMENT ON FUNCTION airflow_bp.dlq_plan(text, text, text, text, text, interval, 
 CREATE FUNCTION airflow_bp.dlq_batch_size(size int, most int, took interval, rate float8) RETURNS int
 LANGUAGE sql IMMUTABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp AS $$
 	SELECT greatest(1, least(most, coalesce(rate / 600, most), CASE WHEN took < interval '25 ms' THEN size * 2.0
-		WHEN took < interval '50 ms' THEN size * 1.5 WHEN took < interval '70 ms' THEN size * 1.2 + 1 WHEN took <= interval '90 ms' THEN size
+		WHEN took < interval '40 ms' THEN size * 1.5 WHEN took < interval '55 ms' THEN size * 1.2 + 1 WHEN took <= interval '70 ms' THEN size
 		WHEN size <= 2 THEN 4 WHEN took <= interval '200 ms' THEN greatest(size * 0.5, least(size, 10)) ELSE size * 0.5 END)::int)
 $$;
 COMMENT ON FUNCTION airflow_bp.dlq_batch_size(int, int, interval, float8) IS
-'How many letters the next batch takes: more until the last one took 70 ms, half as many when it took over 90 ms, but fewer than 10 only over 200 ms, and at a rate a minute no more than fall in a tenth of a second. What a few take is not their number: a machine that is slow would get ever fewer.';
+'How many letters the next batch takes: more until the last one took 55 ms, half as many when it took over 70 ms, but fewer than 10 only over 200 ms, and at a rate a minute no more than fall in a tenth of a second. What a few take is not their number: a machine that is slow would get ever fewer.';
 
 CREATE FUNCTION airflow_bp.dlq_batch_begin(filter jsonb, batch int, rate float8, downstream boolean) RETURNS bigint
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
@@ -258,7 +258,7 @@ BEGIN
 END
 $$;
 COMMENT ON PROCEDURE airflow_bp.dlq_retry_all(text, text, text, text, text, interval, bigint, boolean, float8, int, boolean) IS
-'CALL it outside a transaction block: dlq_retry() of all letters that a filter lets through, as in dlq_plan(), with a commit after each batch. dry_run, the default: says what it would do. rate: letters a minute. batch: at most so many at a time; fewer when one takes longer than 90 ms. Notices tell how far it is, dlq_batches() tells other sessions. Letters that are refused are counted by reason and stay open. Cancelled: what was committed stays. BP002 bad number or interval, BP003 bad pattern, 2D000 in a transaction block.';
+'CALL it outside a transaction block: dlq_retry() of all letters that a filter lets through, as in dlq_plan(), with a commit after each batch. dry_run, the default: says what it would do. rate: letters a minute. batch: at most so many at a time; fewer when one takes longer than 70 ms. Notices tell how far it is, dlq_batches() tells other sessions. Letters that are refused are counted by reason and stay open. Cancelled: what was committed stays. BP002 bad number or interval, BP003 bad pattern, 2D000 in a transaction block.';
 
 CREATE FUNCTION airflow_bp.dlq_batches() RETURNS TABLE (id bigint, state text, started_at timestamptz, started_by text, pid int, filter jsonb,
 	total bigint, retried bigint, along bigint, refused bigint, reasons jsonb, per_min float8, ends_in interval, longest interval)
