@@ -23,7 +23,7 @@ CREATE TABLE airflow_bp.act (
 	new jsonb,
 	undone_at timestamptz
 );
-COMMENT ON TABLE airflow_bp.act IS 'Log of what operators had us change: set_mode, also by enable and disable, pool, the size of a pool, and drain and drain_stop. Old and new values; undo(act_id) takes a change back.';
+COMMENT ON TABLE airflow_bp.act IS 'Log of what we were told to change, or allowed to, with old and new values: set_mode (also by enable and disable), pool, clear, dlq_fail, dlq_discard, drain, drain_stop, rebalance, priority. undo(act_id) takes an act back.';
 
 SELECT pg_catalog.pg_extension_config_dump('airflow_bp.act', '');
 SELECT pg_catalog.pg_extension_config_dump('airflow_bp.act_act_id_seq', '');

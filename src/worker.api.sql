@@ -242,7 +242,7 @@ BEGIN
 	UPDATE airflow_bp.act a SET undone_at = now() WHERE a.act_id = undo.act_id;
 END
 $$;
-COMMENT ON FUNCTION airflow_bp.undo(bigint) IS 'Takes a logged act back, where nothing has changed since: a mode, or the size of a pool, which pool_apply() then leaves alone. BP001 no such act, BP004 cannot be undone.';
+COMMENT ON FUNCTION airflow_bp.undo(bigint) IS 'Takes a logged act back, where nothing has changed since: a mode, the size of a pool, which pool_apply() then leaves alone, a clear or a failure before a scheduler looks at it, a letter closed, a drain, moved tasks and weights that still wait. BP001 no such act, BP004 cannot be undone.';
 
 
 -- Rights.  What no list names is for the owner of the extension alone.
@@ -298,7 +298,7 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION airflow_bp.grant_operator(regrole) IS
-'Lets a role read and operate: modes, tenants, cohorts, rules, pools, undo, tick, recount. Not enable() and disable(), which change the tables of Airflow, not pg_cron, and no writing to our tables but by functions; set_mode(''off'') is enough to let everything start. Call it again after an upgrade of the extension. BP001 no role.';
+'Lets a role read and operate: modes, tenants, cohorts, rules, pools, letters, drains, moves of tasks and their weights, undo, tick, recount. Not enable() and disable(), which change the tables of Airflow, not pg_cron, and no writing to our tables but by functions; set_mode(''off'') is enough to let everything start. Call it again after an upgrade of the extension. BP001 no role.';
 
 -- pg_cron is optional, and may be in another database than Airflow.
 
