@@ -258,7 +258,7 @@ FROM mine WHERE active AND NOT EXISTS (SELECT FROM airflow_bp.dead_letter o WHER
 	AND o.cause = 'drain_timeout' AND o.evidence -> 'drain' = $5 -> 'drain')
 ORDER BY id LIMIT $6
 ON CONFLICT ON CONSTRAINT dead_letter_key DO UPDATE SET cause = excluded.cause, evidence = excluded.evidence, state = excluded.state,
-	last_seen = now(), times_seen = l.times_seen + 1, status = 'open', closed_at = NULL, closed_by = NULL, why = NULL$query$
+	last_seen = now(), times_seen = l.times_seen + 1, status = 'open', closed_at = NULL, closed_by = NULL, why = NULL, act_id = NULL$query$
 	USING drain.scope, drain.name, drain.finish, drain.since, evidence, most;
 	GET DIAGNOSTICS written = ROW_COUNT;
 	RETURN written;

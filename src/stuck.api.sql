@@ -533,7 +533,7 @@ BEGIN
 	), again AS (
 		UPDATE airflow_bp.dead_letter l SET ti_id = f.ti_id, state = f.state, tenant = f.tenant, pool = f.pool, queue = f.queue, executor = f.executor,
 			cause = f.cause, evidence = f.evidence, last_seen = clock_timestamp(), times_seen = l.times_seen + f.again::int, status = 'open',
-			closed_at = NULL, closed_by = NULL, why = NULL
+			closed_at = NULL, closed_by = NULL, why = NULL, act_id = NULL
 		FROM letter f WHERE f.id = l.id
 		RETURNING f.again
 	), new AS (

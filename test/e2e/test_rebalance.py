@@ -25,7 +25,7 @@ def test_pool(airflow):
     pg = airflow.pg
     airflow.pool("full", 1)
     airflow.pool("idle", 3)
-    airflow.trigger_many("balance_flood", 1, seconds=30)
+    airflow.trigger_many("balance_flood", 1, seconds=60)  # longer than all until the move
     airflow.wait(lambda: airflow.tasks("balance_flood", "running") == 1, 30, "the pool to be full")
     [failing] = airflow.trigger_many("balance_flood", 1, fail=True)
     airflow.wait(lambda: airflow.tasks("balance_flood", "scheduled") == 1, 30, "the first to wait")
