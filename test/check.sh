@@ -151,9 +151,10 @@ suite_e2e()
 {
 	local version python
 
-	for version in 3.0.6 3.1.8 3.2.2 3.3.2; do
+	for version in 3.3.2-celery 3.0.6 3.1.8 3.2.2 3.3.2; do
 		python=$(test/setup.sh airflow "$version")/bin/python || return
 	done
+	test/setup.sh redis >/dev/null
 	PYTHONDONTWRITEBYTECODE=1 "$python" -m pytest -p no:cacheprovider -v -m "${E2E_MARK-not long}" ${E2E:-} test/e2e 2>&1 |
 		sed -u -E -e 's/^(\S+::.*) PASSED.*/ok - \1/' -e 's/^(\S+::.*) SKIPPED.*/ok - \1 # skip/' -e 's/^(\S+::.*) (FAILED|ERROR).*/not ok - \1/'
 }

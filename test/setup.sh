@@ -2,7 +2,8 @@
 # Install what is missing to build and test; quick when nothing is.
 # usage: setup.sh                  the compiler, PostgreSQL and the test tools
 #        setup.sh build [asserts]  the extension, built and installed; with asserts in a tree of its own
-#        setup.sh airflow VERSION  a Python environment with that Airflow; prints its directory
+#        setup.sh airflow VERSION  a Python environment with that Airflow, VERSION-celery: with Celery too; prints its directory
+#        setup.sh redis            Redis, of which no service starts; prints the server program
 set -u
 
 pg=${PG_MAJOR:-15}
@@ -115,7 +116,7 @@ need_uv()
 # The last day whose packages are known to work with the version.
 newest_day()
 {
-	case $1 in
+	case ${1%-celery} in
 		3.0.6) echo 2025-09-05 ;;
 		3.1.8) echo 2026-03-20 ;;
 		3.2.2) echo 2026-06-05 ;;
@@ -127,9 +128,10 @@ newest_day()
 # Print the environment's directory; only a finished one has the stamp.
 airflow()
 {
-	local day dir=$cache/airflow-$1 stamp=$cache/airflow-$1/finished
+	local day dir=$cache/airflow-$1 stamp=$cache/airflow-$1/finished more=()
 
 	day=$(newest_day "$1") || exit 1
+	[[ $1 != *-celery ]] || more=("apache-airflow-providers-celery[redis]")
 	mkdir -p "$cache" || exit 1
 	exec 9>"$cache/airflow-$1.lock"
 	flock 9
@@ -140,11 +142,27 @@ airflow()
 		say "Airflow $1"
 		rm -rf "$dir"
 		"$uv" venv -q -p "$python" "$dir" || exit 1
-		try "$uv" pip install -q -p "$dir/bin/python" --exclude-newer "$day" "apache-airflow[postgres]==$1" \
-			apache-airflow-providers-standard pytest || die "Airflow $1 cannot be installed"
+		try "$uv" pip install -q -p "$dir/bin/python" --exclude-newer "$day" "apache-airflow[postgres]==${1%-celery}" \
+			apache-airflow-providers-standard pytest "${more[@]}" || die "Airflow $1 cannot be installed"
 		touch "$stamp"
 	fi
 	echo "$dir"
+}
+
+# Debian's package of the server starts a service; the tools are the same program, which goes by its name.
+redis()
+{
+	local own=$cache/redis-server
+
+	command -v redis-server && return
+	if ! "$own" --version >/dev/null 2>&1; then
+		mkdir -p "$cache" || exit 1
+		say "Redis"
+		try as_root apt-get update -q -o DPkg::Lock::Timeout=300
+		apt_install redis-tools && ln -sf "$(command -v redis-check-rdb)" "$own" && "$own" --version >/dev/null ||
+			die "Redis cannot be installed"
+	fi
+	echo "$own"
 }
 
 # Built by the caller, installed by root where that is needed.
@@ -170,5 +188,6 @@ case ${1:-} in
 	'') install_packages ;;
 	build) build "${2:-}" ;;
 	airflow) airflow "${2:?version}" ;;
-	*) sed -n '2,6s/^# //p' "$0" >&2; exit 2 ;;
+	redis) redis ;;
+	*) sed -n '2,7s/^# //p' "$0" >&2; exit 2 ;;
 esac

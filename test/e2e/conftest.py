@@ -65,7 +65,7 @@ def stacks(node, templates):
         directory = harness.scratch()
         directories.append(directory)
         preload = {"shared_preload_libraries": "airflow_bp", "airflow_bp__database": "airflow"} if extension else {}
-        pg = harness.Postgres(directory, templates(version)).start(**preload, **settings)
+        pg = harness.Postgres(directory, templates(version.split("-")[0])).start(**preload, **settings)
         airflow = harness.Airflow(directory, pg, version)
         if extension:
             pg.rows("CREATE EXTENSION airflow_bp")
