@@ -1,5 +1,6 @@
 """What the tests of stuck tasks do with an Airflow."""
 
+import contextlib
 import os
 import signal
 
@@ -49,14 +50,23 @@ def stop_and_go(child, number):
         os.kill(pid, number)
 
 
-def queue_only(airflow, dag_id, runs):
-    """Tasks that stay queued: their executor cannot tell the API server that they start."""
+@contextlib.contextmanager
+def hanging_server(airflow):
+    """An API server that answers nobody, so that no executor can tell that a task starts."""
     server = airflow.running["api-server"]
-    airflow.trigger_many(dag_id, runs)
     stop_and_go(server, signal.SIGSTOP)
-    airflow.wait(lambda: airflow.tasks(dag_id, "queued") == runs, 30, f"{runs} queued tasks")
-    kill(airflow, "scheduler")
-    stop_and_go(server, signal.SIGCONT)
+    try:
+        yield
+    finally:
+        stop_and_go(server, signal.SIGCONT)
+
+
+def queued(airflow, dag_id, count):
+    """New runs of a DAG, when their first tasks are queued."""
+    run_ids = airflow.trigger_many(dag_id, count)
+    waiting = "SELECT count(*) FROM task_instance WHERE run_id = ANY (%s) AND state = 'queued'"
+    airflow.wait(lambda: airflow.pg.value(waiting, run_ids) == count, 60, f"{count} queued tasks")
+    return run_ids
 
 
 def threshold(airflow, cause, after, warn=None, scope="deployment", name=None):
