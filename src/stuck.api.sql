@@ -415,6 +415,33 @@ END
 $body$;
 COMMENT ON FUNCTION airflow_bp.stuck_query(text, text, text) IS 'The query behind stuck(), over the tasks and runs that its conditions name.';
 
+-- There is no index on the time of the end: these are the ways to what has failed since.
+CREATE FUNCTION airflow_bp.stuck_failures(since timestamptz, unrecorded boolean) RETURNS uuid[]
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp SET enable_seqscan = off AS $body$
+DECLARE
+	schema text := airflow_bp.airflow_schema_name();
+	failed uuid[];
+BEGIN
+	EXECUTE format($query$SELECT ARRAY(
+		SELECT f.id FROM (
+			SELECT * FROM %1$s f WHERE f.last_heartbeat_at > $1
+			UNION ALL
+			SELECT f.* FROM %2$s l JOIN %1$s f ON f.dag_id = l.dag_id AND f.task_id = l.task_id AND f.run_id = l.run_id AND f.map_index = l.map_index
+			WHERE l.event IN ('stuck in queued tries exceeded', 'heartbeat timeout', 'state mismatch') AND l.dttm > $1) f
+		WHERE f.state = 'failed' AND f.try_number > f.max_tries AND NOT ($2 AND EXISTS (
+			SELECT FROM airflow_bp.dead_letter a WHERE a.dag_id = f.dag_id AND a.run_id = f.run_id AND a.task_id = f.task_id
+				AND a.map_index = f.map_index AND a.try_number = f.try_number AND a.ti_id = f.id))
+		GROUP BY f.id LIMIT CASE WHEN $2 THEN 1000 END)$query$,
+		airflow_bp.airflow_relation(schema, 'task_instance', 'id uuid', 'dag_id text', 'run_id text', 'task_id text', 'map_index int',
+			'try_number int', 'max_tries int', 'state text', 'last_heartbeat_at timestamptz'),
+		airflow_bp.airflow_relation(schema, 'log', 'dag_id text', 'task_id text', 'run_id text', 'map_index int', 'event text',
+			'dttm timestamptz')) USING since, unrecorded INTO failed;
+	RETURN failed;
+END
+$body$;
+COMMENT ON FUNCTION airflow_bp.stuck_failures(timestamptz, boolean) IS
+'Tasks that have failed for good since then: those with a heartbeat since, and those that a sweep of Airflow has failed. unrecorded: only what has no letter, 1000 at most.';
+
 CREATE FUNCTION airflow_bp.stuck_find(ti_ids uuid[] DEFAULT NULL, run_ids int[] DEFAULT NULL) RETURNS TABLE (
 	dag_id text, run_id text, task_id text, map_index int, try_number int, ti_id uuid, state text, tenant text, pool text, queue text, executor text,
 	cause text, severity text, since timestamptz, stuck_for interval, threshold interval, evidence jsonb)
@@ -422,27 +449,14 @@ LANGUAGE plpgsql STABLE ROWS 100 SET search_path = pg_catalog, pg_temp SET enabl
 DECLARE
 	at timestamptz := airflow_bp.data_time();
 	s record;
-	ti text;
-	log text;
 BEGIN
 	SELECT * INTO s FROM airflow_bp.stuck_surroundings(at);
-	IF ti_ids IS NULL THEN
-		ti := airflow_bp.airflow_relation(airflow_bp.airflow_schema_name(), 'task_instance', 'id uuid', 'dag_id text', 'run_id text', 'task_id text',
-			'map_index int', 'state text', 'last_heartbeat_at timestamptz');
-		log := airflow_bp.airflow_relation(airflow_bp.airflow_schema_name(), 'log', 'dag_id text', 'task_id text', 'run_id text', 'map_index int',
-			'event text', 'dttm timestamptz');
-	END IF;
 	RETURN QUERY EXECUTE airflow_bp.stuck_query(
 		CASE WHEN ti_ids IS NULL
 			THEN $$t.state IN ('scheduled', 'queued', 'running', 'restarting', 'deferred', 'up_for_retry', 'up_for_reschedule')$$
 			ELSE 't.id = ANY ($8)' END,
-		-- There is no index on the time of the end; these are the ways to the failures of the last hour.
-		CASE WHEN ti_ids IS NULL THEN format($$t.id IN (
-			SELECT f.id FROM %1$s f WHERE f.last_heartbeat_at > $1 - interval '1 hour' AND f.state = 'failed'
-			UNION ALL SELECT f.id FROM %2$s l JOIN %1$s f ON f.dag_id = l.dag_id AND f.task_id = l.task_id AND f.run_id = l.run_id
-				AND f.map_index = l.map_index
-			WHERE l.event IN ('stuck in queued tries exceeded', 'heartbeat timeout', 'state mismatch') AND l.dttm > $1 - interval '1 hour'
-			UNION ALL SELECT a.ti_id FROM airflow_bp.dead_letter a WHERE a.status = 'open' AND a.cause = 'retries_exhausted')$$, ti, log)
+		CASE WHEN ti_ids IS NULL THEN $$t.id = ANY (ARRAY(SELECT unnest(airflow_bp.stuck_failures($1 - interval '1 hour', false))
+			UNION ALL SELECT a.ti_id FROM airflow_bp.dead_letter a WHERE a.status = 'open' AND a.cause = 'retries_exhausted'))$$
 			ELSE 't.id = ANY ($8)' END,
 		CASE WHEN run_ids IS NULL THEN 'true' ELSE 'r.id = ANY ($9)' END)
 	USING at, airflow_bp.stuck_cutoffs(at), s.schedulers, s.triggerers, s.pools, s.no_executors, s.requeued, ti_ids, run_ids;
@@ -636,6 +650,7 @@ DECLARE
 	p record;
 	letters record;
 	look record;
+	failed uuid[] := '{}';
 	runs int;
 	changed int;
 BEGIN
@@ -647,6 +662,11 @@ BEGIN
 	SELECT * INTO letters FROM airflow_bp.stuck_close(coalesce(p.after_letter, 0), most);
 	changed := letters.closed;
 	runs := coalesce(p.runs, 2147483647);
+	-- Their runs end at once, so no look at running runs meets them.
+	IF p.after_dag IS NULL THEN
+		failed := airflow_bp.stuck_failures(greatest(p.ended - interval '2 minutes', start - interval '1 hour'), true);
+	END IF;
+	failed := failed || letters.failed;
 	start := clock_timestamp();
 	-- If what follows fails, it is tried with fewer.
 	PERFORM airflow_bp.set_stuck_progress(p.after_dag, p.after_run, greatest(runs / 4, 1), letters.last_letter, p.began, p.ended, p.took);
@@ -658,8 +678,8 @@ BEGIN
 		-- So many would take too long: fewer at a time, and none is left out.
 		RETURN changed;
 	END IF;
-	IF look.ti_ids || letters.failed <> '{}' OR look.run_ids <> '{}' THEN
-		changed := changed + airflow_bp.stuck_record(look.ti_ids || letters.failed, look.run_ids, p.began);
+	IF look.ti_ids || failed <> '{}' OR look.run_ids <> '{}' THEN
+		changed := changed + airflow_bp.stuck_record(look.ti_ids || failed, look.run_ids, p.began);
 	END IF;
 	IF look.seen < runs THEN
 		changed := changed + airflow_bp.stuck_end(p.began);
