@@ -101,7 +101,7 @@ BEGIN
 		('running_without_heartbeat/warning/sweep is due', 'running', 901, craft.beats('304 seconds')), ('running_without_heartbeat/stuck', 'running', 901, craft.beats('6 minutes')),
 		('running_without_heartbeat/stuck/never beat', 'running', 901, jsonb_build_object('start_date', craft.ago('6 minutes'), 'last_heartbeat_at', NULL)),
 		('running_without_heartbeat/warning/orphan', 'running', 905, craft.beats('315 seconds')),
-		('running_without_heartbeat/stuck/run finished', 'running', NULL, craft.beats('6 minutes')),
+		('running_without_heartbeat/stuck/by nobody', 'running', NULL, craft.beats('6 minutes')),
 		('none/restarting', 'restarting', 901, craft.beats('10 minutes') || jsonb_build_object('updated_at', craft.ago('1 minute'))),
 		('restarting_too_long/stuck', 'restarting', 901, craft.beats('10 minutes') || jsonb_build_object('updated_at', craft.ago('9 minutes')))) v (t, s, j, b);
 
@@ -179,3 +179,139 @@ WHERE CASE WHEN task_id IS NULL THEN (dag_id, run_id) = ('stalled', 'r') AND cau
 	ELSE task_id NOT LIKE concat_ws('/', cause, severity, CASE WHEN cause = 'scheduled_too_long' THEN evidence ->> 'reason' END) || '%' END
 ORDER BY 1, 2, 3, 4;
 SELECT version, count(cause), count(DISTINCT cause) AS causes, count(*) FILTER (WHERE severity = 'warning') AS warnings FROM craft.stuck GROUP BY 1 ORDER BY 1;
+
+-- Evidence a person can act on; a cause may come with others.
+SELECT cause, severity, evidence - '{log,also}'::text[] ? 'run_state' AS run, (SELECT string_agg(k, ' ' ORDER BY k COLLATE "C") FROM jsonb_object_keys(evidence) k) AS evidence,
+	evidence -> 'also' AS also, evidence #>> '{scheduler,hostname}' AS scheduler, evidence #>> '{triggerer,hostname}' AS triggerer, evidence #>> '{log,0,event}' AS log, threshold
+FROM craft.stuck WHERE version = '3.3.2' AND cause IS NOT NULL ORDER BY 1, 2, task_id;
+
+-- Thresholds: the most specific holds, and a cause can be switched off.
+SET airflow_bp.airflow_schema = '3.3.2';
+CREATE VIEW craft.count AS SELECT cause, count(*) FILTER (WHERE severity = 'stuck') AS stuck, count(*) FILTER (WHERE severity = 'warning') AS warning
+FROM airflow_bp.stuck() GROUP BY 1 ORDER BY 1;
+SELECT airflow_bp.set_tenant('t', 1), airflow_bp.add_tenant_rule('t', 'dag_id', 'busy');
+SELECT * FROM airflow_bp.stuck_thresholds();
+SELECT airflow_bp.set_stuck_threshold('scheduled_too_long', '3 hours', warn => '1 hour');
+SELECT * FROM craft.count WHERE cause = 'scheduled_too_long';
+SELECT airflow_bp.set_stuck_threshold('scheduled_too_long', '90 minutes', 'tenant', 't');
+SELECT dag_id, threshold, severity FROM airflow_bp.stuck() WHERE cause = 'scheduled_too_long' ORDER BY 1, 2;
+SELECT airflow_bp.set_stuck_threshold('scheduled_too_long', '100 minutes', 'pool', 'wide'), airflow_bp.set_stuck_threshold('scheduled_too_long', NULL, 'queue', 'none such');
+SELECT dag_id, threshold, severity FROM airflow_bp.stuck() WHERE cause = 'scheduled_too_long' ORDER BY 1, 2;
+SELECT airflow_bp.set_stuck_threshold('scheduled_too_long', NULL, 'queue', 'q');
+SELECT * FROM craft.count WHERE cause = 'scheduled_too_long';
+SELECT airflow_bp.drop_stuck_threshold('scheduled_too_long', 'queue', 'q'), airflow_bp.drop_stuck_threshold('scheduled_too_long', 'pool', 'wide'),
+	airflow_bp.drop_stuck_threshold('scheduled_too_long', 'tenant', 't'), airflow_bp.drop_stuck_threshold('scheduled_too_long');
+SELECT * FROM airflow_bp.stuck_thresholds() WHERE scope <> 'default';
+SELECT airflow_bp.drop_stuck_threshold('scheduled_too_long', 'queue', 'none such');
+-- Bad input.
+SELECT airflow_bp.set_stuck_threshold('bored', '1 hour');
+SELECT airflow_bp.set_stuck_threshold(NULL, '1 hour');
+SELECT airflow_bp.set_stuck_threshold('run_stalled', '1 hour', 'dag', 'd');
+SELECT airflow_bp.set_stuck_threshold('run_stalled', '1 hour', 'pool');
+SELECT airflow_bp.set_stuck_threshold('run_stalled', '1 hour', 'pool', '');
+SELECT airflow_bp.set_stuck_threshold('run_stalled', '1 hour', name => 'p');
+SELECT airflow_bp.set_stuck_threshold('run_stalled', '-1 hour');
+SELECT airflow_bp.set_stuck_threshold('run_stalled', '1000 years');
+SELECT airflow_bp.set_stuck_threshold('run_stalled', '1 hour', warn => '2 hours');
+SELECT airflow_bp.set_stuck_threshold('run_stalled', NULL, warn => '2 hours');
+SELECT airflow_bp.set_stuck_threshold('retries_exhausted', '1 hour');
+SELECT airflow_bp.drop_stuck_threshold('run_stalled');
+SELECT airflow_bp.drop_stuck_threshold(NULL, NULL, NULL);
+
+-- Letters: what is stuck, and no warning.  Nothing of Airflow is written.
+SET search_path = "3.3.2";
+SELECT airflow_bp.enable();
+SELECT airflow_bp.tick();
+DELETE FROM airflow_bp.dead_letter;
+CREATE VIEW craft.letters AS SELECT cause, status, count(*), sum(times_seen) AS seen, string_agg(DISTINCT why, ', ' ORDER BY why) AS why FROM airflow_bp.dead_letter GROUP BY 1, 2 ORDER BY 1, 2;
+CREATE FUNCTION craft.pass() RETURNS bigint LANGUAGE plpgsql AS $$
+DECLARE
+	changed bigint := 0;
+	ended timestamptz := (SELECT p.ended FROM airflow_bp.stuck_progress() p);
+BEGIN
+	-- To the end of this pass, and a whole one.
+	FOR i IN 1 .. 2 LOOP
+		LOOP
+			changed := changed + airflow_bp.stuck_sweep();
+			EXIT WHEN (SELECT p.ended FROM airflow_bp.stuck_progress() p) IS DISTINCT FROM ended;
+		END LOOP;
+		ended := (SELECT p.ended FROM airflow_bp.stuck_progress() p);
+	END LOOP;
+	RETURN changed;
+END
+$$;
+SELECT sum(hashtext(t::text)) AS sum FROM task_instance t \gset
+SELECT craft.pass() = (SELECT count(*) FROM airflow_bp.stuck() WHERE severity = 'stuck' AND cause <> 'retries_exhausted') AS all_of_them;
+SELECT sum(hashtext(t::text)) = :sum AS untouched FROM task_instance t;
+SELECT * FROM craft.letters;
+SELECT craft.pass();
+SELECT min(last_seen - first_seen) FILTER (WHERE cause <> 'retries_exhausted') > '0' AS seen_again FROM airflow_bp.dead_letter;
+-- They move, each in its way; one comes back to where it was.
+UPDATE task_instance SET state = 'queued' WHERE task_id LIKE 'scheduled_too_long/stuck/executor%';
+UPDATE task_instance SET id = gen_random_uuid(), state = NULL, try_number = 2 WHERE task_id = 'queued_by_dead_scheduler/stuck';
+UPDATE task_instance SET last_heartbeat_at = now() + interval '1 hour' WHERE task_id = 'running_without_heartbeat/stuck' AND dag_id = 'ok';
+DELETE FROM task_instance WHERE task_id = 'pool_missing/stuck';
+UPDATE dag_run SET state = 'success' WHERE dag_id = 'stalled' AND run_id = 'r';
+UPDATE task_instance SET state = 'failed', end_date = now() WHERE task_id = 'running_without_heartbeat/stuck/never beat';
+UPDATE task_instance SET state = 'failed', max_tries = 0, end_date = now() WHERE task_id = 'restarting_too_long/stuck';
+SELECT craft.log('ok', 'restarting_too_long/stuck', 'heartbeat timeout', '1 second') \g /dev/null
+SELECT craft.pass();
+SELECT task_id, cause, status, closed_by, why, evidence #>> '{log,0,event}' AS log, times_seen FROM airflow_bp.dead_letter
+WHERE status <> 'open' OR cause = 'retries_exhausted' ORDER BY dead_letter.task_id COLLATE "C";
+UPDATE task_instance SET state = 'scheduled' WHERE task_id LIKE 'scheduled_too_long/stuck/executor%';
+-- What a person has closed stays closed while it is the same.
+UPDATE airflow_bp.dead_letter SET status = 'discarded', closed_at = now(), closed_by = 'me', why = 'known' WHERE cause = 'pool_too_small';
+SELECT craft.pass();
+SELECT task_id, status, why, times_seen FROM airflow_bp.dead_letter WHERE task_id LIKE 'scheduled_too_long/stuck/executor%' OR cause = 'pool_too_small';
+UPDATE task_instance SET id = gen_random_uuid() WHERE task_id = 'pool_too_small/stuck';
+SELECT craft.pass();
+SELECT task_id, status, why, times_seen FROM airflow_bp.dead_letter WHERE cause = 'pool_too_small';
+
+-- A last try that fails is a letter in the turn after, one with retries left is not, and one that is rolled back is not.
+INSERT INTO task_instance (id, dag_id, run_id, task_id, map_index, try_number, max_tries, state, pool, pool_slots, queue)
+SELECT gen_random_uuid(), 'ok', 'failed', 'fails/' || n, -1, n, 2, 'running', 'wide', 1, 'q' FROM generate_series(1, 4) n;
+BEGIN;
+SAVEPOINT a;
+UPDATE task_instance SET state = 'failed' WHERE task_id = 'fails/4';
+ROLLBACK TO a;
+UPDATE task_instance SET state = 'failed', end_date = now() WHERE task_id IN ('fails/1', 'fails/3');
+COMMIT;
+SELECT airflow_bp.tick();
+SELECT task_id, try_number, cause, state, status, evidence ->> 'max_tries' AS max_tries FROM airflow_bp.dead_letter WHERE task_id LIKE 'fails/%';
+SELECT task_id, severity FROM airflow_bp.stuck() WHERE task_id LIKE 'fails/%';
+-- More at once than there is room for: the next pass finds them by their heartbeats.
+INSERT INTO task_instance (id, dag_id, run_id, task_id, map_index, try_number, max_tries, state, pool, pool_slots, queue, last_heartbeat_at)
+SELECT gen_random_uuid(), 'ok', 'failed', 'many', n, 1, 0, 'running', 'wide', 1, 'q', now() FROM generate_series(1, 5000) n;
+UPDATE task_instance SET state = 'failed', end_date = now() WHERE task_id = 'many';
+SELECT craft.pass() >= 0 AS swept;
+SELECT count(*) FROM airflow_bp.dead_letter WHERE task_id = 'many';
+
+-- What Airflow sweeps, and when.
+SELECT key, value - '{last_pass,took}'::text[] AS value, value ? 'last_pass' AS stuck FROM airflow_bp.status(), jsonb_each(sweeps) ORDER BY 1;
+SELECT airflow_bp.disable();
+
+-- No live scheduler: nobody looks at runs, so none is stalled; nothing mends what is queued.
+UPDATE job SET latest_heartbeat = now() - interval '1 hour' WHERE job_type = 'SchedulerJob';
+SELECT cause, severity, count(*), bool_or(evidence ? 'swept_at') AS swept FROM airflow_bp.stuck() WHERE cause ~ 'queued|stalled' GROUP BY 1, 2 ORDER BY 1, 2;
+-- Tables and columns that are not there: the rest is told.
+BEGIN;
+SET LOCAL client_min_messages = warning;
+ALTER TABLE task_instance DROP COLUMN queued_dttm, DROP COLUMN pool_slots;
+DROP TABLE trigger, task_reschedule, serialized_dag, log, import_error CASCADE;
+SELECT cause, count(*) FROM airflow_bp.stuck() WHERE cause <> 'retries_exhausted' GROUP BY 1 ORDER BY 1;
+ROLLBACK;
+-- A reader asks, and only an operator sets.
+\set ECHO none
+CREATE ROLE regress_stuck_reader;
+SELECT airflow_bp.grant_reader('regress_stuck_reader') \g /dev/null
+SET ROLE regress_stuck_reader;
+\set ECHO all
+SELECT count(*) > 10 AS some FROM airflow_bp.stuck();
+SELECT airflow_bp.set_stuck_threshold('run_stalled', '1 hour');
+SELECT airflow_bp.stuck_sweep();
+\set ECHO none
+RESET ROLE;
+DROP OWNED BY regress_stuck_reader;
+DROP ROLE regress_stuck_reader;
+\c postgres
+DROP DATABASE regress_stuck;

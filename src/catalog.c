@@ -19,7 +19,7 @@ PG_FUNCTION_INFO_V1(airflow_schema_setting);
 typedef enum TaskColumn
 {
 	COL_ID, COL_DAG_ID, COL_RUN_ID, COL_STATE, COL_POOL, COL_POOL_SLOTS, COL_QUEUE,
-	COL_EXECUTOR, COL_PRIORITY, COL_TRY_NUMBER, COL_SCHEDULED, NUM_TASK_COLUMNS
+	COL_EXECUTOR, COL_PRIORITY, COL_TRY_NUMBER, COL_MAX_TRIES, COL_SCHEDULED, NUM_TASK_COLUMNS
 } TaskColumn;
 
 static const struct
@@ -37,6 +37,7 @@ static const struct
 	[COL_EXECUTOR] = {"executor", VARCHAROID},
 	[COL_PRIORITY] = {"priority_weight", INT4OID},
 	[COL_TRY_NUMBER] = {"try_number", INT4OID},
+	[COL_MAX_TRIES] = {"max_tries", INT4OID},
 	[COL_SCHEDULED] = {"scheduled_dttm", TIMESTAMPTZOID},
 };
 
@@ -172,6 +173,7 @@ catalog_read_task(TupleTableSlot *slot, TaskRow *row)
 	row->slots = read_int(slot, COL_POOL_SLOTS);
 	row->priority = read_int(slot, COL_PRIORITY);
 	row->try_number = read_int(slot, COL_TRY_NUMBER);
+	row->max_tries = read_int(slot, COL_MAX_TRIES);
 	value = slot_getattr(slot, tasks.attno[COL_SCHEDULED], &isnull);
 	row->scheduled = isnull ? 0 : DatumGetTimestampTz(value);
 	value = slot_getattr(slot, tasks.attno[COL_ID], &isnull);

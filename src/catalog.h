@@ -27,6 +27,7 @@ typedef struct TaskRow
 	int32		slots;
 	int32		priority;
 	int32		try_number;
+	int32		max_tries;
 	TimestampTz scheduled;		/* 0: NULL */
 	pg_uuid_t	id;
 } TaskRow;

@@ -21,6 +21,7 @@
 #include "log.h"
 #include "park.h"
 #include "pending.h"
+#include "stuck.h"
 
 #define MAX_TOUCHED 4096
 
@@ -31,6 +32,7 @@ typedef struct Touched
 	int			level;
 	bool		entry;			/* the held entry goes at commit */
 	bool		log;			/* an admission goes to the log at commit */
+	bool		failed;			/* a failure goes to the sweep at commit */
 	Decision	decision;
 } Touched;
 
@@ -77,6 +79,8 @@ gate_commit(DbState *db)
 			held_remove(db, entry);
 		if (touched[i].log)
 			log_decision(&touched[i].decision);
+		if (touched[i].failed)
+			stuck_failed(db, &touched[i].decision.id);
 	}
 	ntouched = 0;
 }
@@ -256,6 +260,25 @@ gate_forget(DbState *db, const TaskRow *row)
 		mine->entry = true;
 }
 
+/* A task that has failed for good is told to the sweep when this commits. */
+static void
+gate_failed(DbState *db, const TaskRow *row)
+{
+	static const Str failed = {"failed", 6};
+	Touched    *mine;
+
+	if (row->try_number <= row->max_tries || !str_equal(row->state_name, failed))
+		return;
+	mine = touch(db, &row->id);
+	if (mine == NULL)
+	{
+		stuck_failed(db, NULL);
+		return;
+	}
+	mine->failed = true;
+	mine->decision.id = row->id;
+}
+
 /* A clear gives a task another id. */
 static bool
 same_id(const TaskRow *a, const TaskRow *b)
@@ -277,7 +300,11 @@ gate_update(DbState *db, const TaskRow *from, const TaskRow *to)
 		gate_forget(db, from);
 	pending_move(db, from, from_class, to, to_class);
 	if (!str_equal(from->state_name, to->state_name))
+	{
+		if (to->state == TASK_FINISHED)
+			gate_failed(db, to);
 		park_task_changed(db, from, to);
+	}
 	return true;
 }
 

@@ -22,6 +22,7 @@
 #include "storage/lwlock.h"
 #include "utils/hsearch.h"
 #include "utils/snapshot.h"
+#include "utils/uuid.h"
 
 #include "admit.h"
 #include "drain_state.h"
@@ -61,6 +62,17 @@ typedef struct SeenXids
 	int			count;
 	TransactionId *xip;
 } SeenXids;
+
+#define FAILED_RING 1024
+
+/* Tasks that have failed for good since the last sweep; see stuck.c. */
+typedef struct FailedRing
+{
+	uint64		head;			/* next to write */
+	uint64		tail;			/* next to take */
+	uint64		lost;			/* found no place since the last full look */
+	pg_uuid_t	ids[FAILED_RING];
+} FailedRing;
 
 /* How far the sweep over stuck tasks has come; see stuck.c. */
 typedef struct StuckSweep
@@ -118,6 +130,7 @@ typedef struct DbState
 	char		note[NOTE_BYTES];	/* last error of the worker */
 	SeenXids	seen;			/* by the running recount */
 	StuckSweep	stuck;
+	FailedRing	failed;
 	pg_atomic_uint64 fail_open;
 } DbState;
 

@@ -32,6 +32,7 @@ LANGUAGE sql STABLE SECURITY DEFINER ROWS 20 SET search_path = pg_catalog, pg_te
 	FROM airflow_bp.stuck_causes() c LEFT JOIN airflow_bp.stuck_threshold t ON t.cause = c.cause AND t.scope = 'deployment'
 	UNION ALL
 	SELECT t.cause, t.scope, t.name, t.warn, t.after FROM airflow_bp.stuck_threshold t WHERE t.scope <> 'deployment'
+	ORDER BY 1, 2, 3
 $$;
 COMMENT ON FUNCTION airflow_bp.stuck_thresholds() IS
 'Ages in force, one row for each cause in the whole deployment (scope deployment: set by set_stuck_threshold(); default: built in), and one for each that is set for a tenant, a pool or a queue. For a task the one of its queue holds, else of its pool, of its tenant, of the deployment. after NULL: the cause is switched off.';
@@ -99,7 +100,7 @@ COMMENT ON FUNCTION airflow_bp.airflow_sweeps() IS
 -- What all tasks are judged by: who is alive, how large pools are, which executors are said to be unknown, what was requeued.
 CREATE FUNCTION airflow_bp.stuck_surroundings(at timestamptz, OUT schedulers int[], OUT triggerers int[], OUT pools jsonb,
 	OUT no_executors text[], OUT requeued uuid[])
-LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp SET enable_seqscan = off AS $body$
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp SET enable_seqscan = off SET jit = off AS $body$
 DECLARE
 	schema text := airflow_bp.airflow_schema_name();
 BEGIN
@@ -113,8 +114,8 @@ SELECT ARRAY(SELECT id FROM %1$s j WHERE job_type = 'SchedulerJob' AND state = '
 		FROM %2$s p),
 	ARRAY(SELECT DISTINCT m[1] FROM %3$s e
 		CROSS JOIN LATERAL regexp_matches(stacktrace, 'specifies executor ''([^'']+)'', which is not available', 'g') m),
-	ARRAY(SELECT DISTINCT t.id FROM %4$s l JOIN %5$s t ON t.dag_id = l.dag_id AND t.task_id = l.task_id AND t.run_id = l.run_id
-			AND t.map_index = l.map_index
+	ARRAY(SELECT DISTINCT t.id FROM %4$s l CROSS JOIN LATERAL (SELECT * FROM %5$s t WHERE t.dag_id = l.dag_id AND t.task_id = l.task_id
+			AND t.run_id = l.run_id AND t.map_index = l.map_index OFFSET 0) t
 		WHERE l.event = 'stuck in queued reschedule' AND l.dttm > $1 - interval '1 day' AND t.state IN ('scheduled', 'queued'))$query$,
 		airflow_bp.airflow_relation(schema, 'job', 'id int', 'job_type text', 'state text', 'end_date timestamptz',
 			'latest_heartbeat timestamptz'),
@@ -224,13 +225,16 @@ WITH candidate AS MATERIALIZED (
 	FROM class LEFT JOIN airflow_bp.match_tenants((SELECT array_agg(dag_id ORDER BY n) FROM class),
 		(SELECT array_agg(pool ORDER BY n) FROM class), (SELECT array_agg(queue ORDER BY n) FROM class)) m ON m.n = class.n
 ), threshold AS MATERIALIZED (
-	SELECT DISTINCT ON (t.n, c.cause) t.n, c.rank, c.cause, h.warn, h.after
-	FROM tenant t CROSS JOIN airflow_bp.stuck_causes() c
-	JOIN airflow_bp.stuck_thresholds() h ON h.cause = c.cause
-		AND CASE h.scope WHEN 'queue' THEN h.name = t.queue WHEN 'pool' THEN h.name = t.pool WHEN 'tenant' THEN h.name = t.tenant ELSE true END
-	ORDER BY t.n, c.cause, array_position('{queue,pool,tenant}', h.scope)
+	-- By the rank of the cause.
+	SELECT o.n, array_agg(o.warn ORDER BY o.rank) AS warn, array_agg(o.after ORDER BY o.rank) AS after FROM (
+		SELECT DISTINCT ON (t.n, c.rank) t.n, c.rank, h.warn, h.after
+		FROM tenant t CROSS JOIN airflow_bp.stuck_causes() c
+		JOIN airflow_bp.stuck_thresholds() h ON h.cause = c.cause
+			AND CASE h.scope WHEN 'queue' THEN h.name = t.queue WHEN 'pool' THEN h.name = t.pool WHEN 'tenant' THEN h.name = t.tenant ELSE true END
+		ORDER BY t.n, c.rank, array_position('{queue,pool,tenant}', h.scope)) o
+	GROUP BY 1
 ), base AS (
-	SELECT c.*, tenant.n, tenant.tenant, r.state AS run_state, r.last_scheduling_decision, run_active, max_active_tasks,
+	SELECT c.*, threshold.warn, threshold.after, tenant.tenant, r.state AS run_state, r.last_scheduling_decision, run_active, max_active_tasks,
 		-- Pausing stops tasks from starting, and no others.
 		-- A DAG with an executor that its parser does not know is stale.
 		c.state IN ('running', 'restarting', 'failed') OR coalesce(r.state = 'running' AND (NOT is_stale OR c.executor = ANY ($6))
@@ -258,6 +262,7 @@ WITH candidate AS MATERIALIZED (
 		sweep.orphans AS orphan_sweep, sweep.trigger_timeout AS timeout_sweep, sweep.triggerer AS triggerer_sweep
 	FROM candidate c CROSS JOIN sweep
 	JOIN tenant ON tenant.dag_id = c.dag_id AND tenant.pool = c.pool AND tenant.queue IS NOT DISTINCT FROM c.queue
+	JOIN threshold ON threshold.n = tenant.n
 	LEFT JOIN run r ON r.dag_id = c.dag_id AND r.run_id = c.run_id
 	LEFT JOIN pool ON pool.pool = c.pool
 	LEFT JOIN spec ON spec.version_id = r.version_id AND spec.task_id = c.task_id
@@ -294,34 +299,33 @@ WITH candidate AS MATERIALIZED (
 			(array_agg(v.sweep ORDER BY v.stuck DESC, v.rank))[1] AS sweep,
 			(array_agg(v.cause ORDER BY v.stuck DESC, v.rank))[2:] AS others
 		FROM (
-			SELECT a.*, h.rank, greatest(h.after, a.sweep) AS threshold, $1 - a.since >= greatest(h.after, a.sweep) AND a.proved AS stuck
+			SELECT a.*, greatest(b.after[a.rank], a.sweep) AS threshold, $1 - a.since >= greatest(b.after[a.rank], a.sweep) AND a.proved AS stuck
 			FROM (VALUES
-				('executor_unknown', state IN ('scheduled', 'queued') AND executor_rejected OR executor_silent,
+				(1, 'executor_unknown', state IN ('scheduled', 'queued') AND executor_rejected OR executor_silent,
 					CASE state WHEN 'scheduled' THEN scheduled_dttm WHEN 'queued' THEN queued_dttm ELSE last_heartbeat_at END, NULL::interval, true),
-				('pool_missing', state = 'scheduled' AND (no_pool OR foreign_pool), scheduled_dttm, NULL, true),
-				('pool_too_small', state = 'scheduled' AND pool_size >= 0 AND pool_slots > pool_size, scheduled_dttm, NULL, true),
-				('queued_by_dead_scheduler', state = 'queued' AND queued_by_job_id IS NOT NULL AND NOT scheduler_alive,
+				(2, 'pool_missing', state = 'scheduled' AND (no_pool OR foreign_pool), scheduled_dttm, NULL, true),
+				(3, 'pool_too_small', state = 'scheduled' AND pool_size >= 0 AND pool_slots > pool_size, scheduled_dttm, NULL, true),
+				(4, 'queued_by_dead_scheduler', state = 'queued' AND queued_by_job_id IS NOT NULL AND NOT scheduler_alive,
 					greatest(queued_dttm, scheduler_heartbeat), CASE WHEN any_scheduler THEN orphan_sweep END, true),
-				('queued_too_long', state = 'queued', queued_dttm, CASE WHEN scheduler_alive THEN queued_sweep END, true),
-				('requeue_loop', state IN ('scheduled', 'queued') AND requeues > 0, first_requeue, NULL, requeues > 1),
-				('scheduled_too_long', state = 'scheduled', scheduled_dttm, NULL, true),
-				('running_without_heartbeat', state = 'running', coalesce(last_heartbeat_at, start_date, updated_at),
+				(5, 'queued_too_long', state = 'queued', queued_dttm, CASE WHEN scheduler_alive THEN queued_sweep END, true),
+				(6, 'requeue_loop', state IN ('scheduled', 'queued') AND requeues > 0, first_requeue, NULL, requeues > 1),
+				(7, 'scheduled_too_long', state = 'scheduled', scheduled_dttm, NULL, true),
+				(8, 'running_without_heartbeat', state = 'running', coalesce(last_heartbeat_at, start_date, updated_at),
 					CASE WHEN scheduler_alive AND last_heartbeat_at IS NOT NULL THEN heartbeat_sweep
 						WHEN any_scheduler AND queued_by_job_id IS NOT NULL AND last_heartbeat_at IS NOT NULL
 							THEN greatest(orphan_sweep, heartbeat_sweep) END, true),
-				('restarting_too_long', state = 'restarting', coalesce(updated_at, last_heartbeat_at),
+				(9, 'restarting_too_long', state = 'restarting', coalesce(updated_at, last_heartbeat_at),
 					CASE WHEN scheduler_alive AND last_heartbeat_at IS NOT NULL THEN heartbeat_sweep END, true),
-				('deferred_without_trigger', state = 'deferred' AND no_trigger, updated_at, NULL, true),
-				('deferred_past_timeout', state = 'deferred' AND trigger_timeout < $1, trigger_timeout,
+				(10, 'deferred_without_trigger', state = 'deferred' AND no_trigger, updated_at, NULL, true),
+				(11, 'deferred_past_timeout', state = 'deferred' AND trigger_timeout < $1, trigger_timeout,
 					CASE WHEN any_scheduler THEN timeout_sweep END, true),
-				('dead_triggerer', state = 'deferred' AND NOT no_trigger AND triggerer_alive IS NOT TRUE,
+				(12, 'dead_triggerer', state = 'deferred' AND NOT no_trigger AND triggerer_alive IS NOT TRUE,
 					greatest(updated_at, trigger_created, triggerer_heartbeat), CASE WHEN $4 <> '{}' THEN triggerer_sweep END, true),
-				('retry_overdue', state = 'up_for_retry' AND due < $1, due, NULL, true),
-				('reschedule_overdue', state = 'up_for_reschedule' AND due < $1, due, NULL, true),
-				('retries_exhausted', state = 'failed', coalesce(end_date, updated_at), NULL, true)
-			) a (cause, applies, since, sweep, proved)
-			JOIN threshold h ON h.n = b.n AND h.cause = a.cause
-			WHERE a.applies AND $1 - a.since >= least(h.warn, h.after)
+				(13, 'retry_overdue', state = 'up_for_retry' AND due < $1, due, NULL, true),
+				(14, 'reschedule_overdue', state = 'up_for_reschedule' AND due < $1, due, NULL, true),
+				(16, 'retries_exhausted', state = 'failed', coalesce(end_date, updated_at, last_heartbeat_at, start_date, $1), NULL, true)
+			) a (rank, cause, applies, since, sweep, proved)
+			WHERE a.applies AND b.after[a.rank] IS NOT NULL AND $1 - a.since >= least(b.warn[a.rank], b.after[a.rank])
 		) v
 	) f
 	WHERE b.wanted AND f.cause IS NOT NULL
@@ -417,7 +421,7 @@ COMMENT ON FUNCTION airflow_bp.stuck_query(text, text, text) IS 'The query behin
 
 -- There is no index on the time of the end: these are the ways to what has failed since.
 CREATE FUNCTION airflow_bp.stuck_failures(since timestamptz, unrecorded boolean) RETURNS uuid[]
-LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp SET enable_seqscan = off AS $body$
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp SET enable_seqscan = off SET jit = off AS $body$
 DECLARE
 	schema text := airflow_bp.airflow_schema_name();
 	failed uuid[];
@@ -426,7 +430,8 @@ BEGIN
 		SELECT f.id FROM (
 			SELECT * FROM %1$s f WHERE f.last_heartbeat_at > $1
 			UNION ALL
-			SELECT f.* FROM %2$s l JOIN %1$s f ON f.dag_id = l.dag_id AND f.task_id = l.task_id AND f.run_id = l.run_id AND f.map_index = l.map_index
+			SELECT f.* FROM %2$s l CROSS JOIN LATERAL (SELECT * FROM %1$s f WHERE f.dag_id = l.dag_id AND f.task_id = l.task_id
+				AND f.run_id = l.run_id AND f.map_index = l.map_index OFFSET 0) f
 			WHERE l.event IN ('stuck in queued tries exceeded', 'heartbeat timeout', 'state mismatch') AND l.dttm > $1) f
 		WHERE f.state = 'failed' AND f.try_number > f.max_tries AND NOT ($2 AND EXISTS (
 			SELECT FROM airflow_bp.dead_letter a WHERE a.dag_id = f.dag_id AND a.run_id = f.run_id AND a.task_id = f.task_id
@@ -455,11 +460,11 @@ BEGIN
 		CASE WHEN ti_ids IS NULL
 			THEN $$t.state IN ('scheduled', 'queued', 'running', 'restarting', 'deferred', 'up_for_retry', 'up_for_reschedule')$$
 			ELSE 't.id = ANY ($8)' END,
-		CASE WHEN ti_ids IS NULL THEN $$t.id = ANY (ARRAY(SELECT unnest(airflow_bp.stuck_failures($1 - interval '1 hour', false))
-			UNION ALL SELECT a.ti_id FROM airflow_bp.dead_letter a WHERE a.status = 'open' AND a.cause = 'retries_exhausted'))$$
-			ELSE 't.id = ANY ($8)' END,
+		't.id = ANY ($8)',
 		CASE WHEN run_ids IS NULL THEN 'true' ELSE 'r.id = ANY ($9)' END)
-	USING at, airflow_bp.stuck_cutoffs(at), s.schedulers, s.triggerers, s.pools, s.no_executors, s.requeued, ti_ids, run_ids;
+	USING at, airflow_bp.stuck_cutoffs(at), s.schedulers, s.triggerers, s.pools, s.no_executors, s.requeued,
+		coalesce(ti_ids, airflow_bp.stuck_failures(at - interval '1 hour', false)
+			|| ARRAY(SELECT l.ti_id FROM airflow_bp.dead_letter l WHERE l.status = 'open' AND l.cause = 'retries_exhausted')), run_ids;
 END
 $body$;
 COMMENT ON FUNCTION airflow_bp.stuck_find(uuid[], int[]) IS 'What stuck() finds, of these tasks and these runs only; NULL: of all.';
@@ -490,6 +495,14 @@ CREATE FUNCTION airflow_bp.set_stuck_progress(after_dag text, after_run int, run
 LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'airflow_bp_set_stuck_progress';
 COMMENT ON FUNCTION airflow_bp.set_stuck_progress(text, int, int, bigint, timestamptz, timestamptz, interval) IS
 'Keeps what stuck_progress() tells, at once and for good.';
+
+CREATE FUNCTION airflow_bp.stuck_failures(OUT ids uuid[], OUT upto bigint, OUT lost bigint)
+LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'airflow_bp_stuck_ring';
+COMMENT ON FUNCTION airflow_bp.stuck_ring() IS 'Tasks that have failed for good since the last sweep, as the gate saw them, and how many found no place.';
+
+CREATE FUNCTION airflow_bp.stuck_ring_done(upto bigint, lost bigint) RETURNS void
+LANGUAGE c VOLATILE STRICT AS 'MODULE_PATHNAME', 'airflow_bp_stuck_ring_done';
+COMMENT ON FUNCTION airflow_bp.stuck_ring_done(bigint, bigint) IS 'What stuck_ring() told is written.';
 
 -- Looks at some runs: where it ended, and the tasks and runs that may be stuck.
 CREATE FUNCTION airflow_bp.stuck_look(after_dag text, after_run int, runs int, OUT seen bigint, OUT tasks bigint, OUT last_dag text, OUT last_run int,
@@ -568,7 +581,7 @@ COMMENT ON FUNCTION airflow_bp.stuck_record(uuid[], int[], timestamptz) IS
 'Writes letters of what stuck_find() finds stuck, opens those that had recovered, and renews open ones not seen since the pass began. The number of new and opened ones.';
 
 CREATE FUNCTION airflow_bp.stuck_close(after_letter bigint, most int, OUT last_letter bigint, OUT closed int, OUT failed uuid[])
-LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET enable_seqscan = off AS $body$
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET enable_seqscan = off SET jit = off AS $body$
 DECLARE
 	schema text := airflow_bp.airflow_schema_name();
 BEGIN
@@ -649,9 +662,10 @@ DECLARE
 	start timestamptz := clock_timestamp();
 	p record;
 	letters record;
+	ring record;
 	look record;
-	failed uuid[] := '{}';
 	runs int;
+	failed uuid[];
 	changed int;
 BEGIN
 	IF pg_is_in_recovery() THEN
@@ -661,12 +675,17 @@ BEGIN
 	p.began := coalesce(p.began, start);
 	SELECT * INTO letters FROM airflow_bp.stuck_close(coalesce(p.after_letter, 0), most);
 	changed := letters.closed;
-	runs := coalesce(p.runs, 2147483647);
 	-- Their runs end at once, so no look at running runs meets them.
-	IF p.after_dag IS NULL THEN
-		failed := airflow_bp.stuck_failures(greatest(p.ended - interval '2 minutes', start - interval '1 hour'), true);
+	SELECT * INTO ring FROM airflow_bp.stuck_ring();
+	failed := ring.ids || letters.failed;
+	IF p.after_dag IS NULL AND (ring.lost > 0 OR p.ended IS NULL) THEN
+		-- A rare look at those of whom nobody has told us.
+		failed := failed || airflow_bp.stuck_failures(start - interval '1 hour', true);
+		ring.lost := CASE WHEN cardinality(failed) < most THEN ring.lost ELSE 0 END;
+	ELSE
+		ring.lost := 0;
 	END IF;
-	failed := failed || letters.failed;
+	runs := coalesce(p.runs, 2147483647);
 	start := clock_timestamp();
 	-- If what follows fails, it is tried with fewer.
 	PERFORM airflow_bp.set_stuck_progress(p.after_dag, p.after_run, greatest(runs / 4, 1), letters.last_letter, p.began, p.ended, p.took);
@@ -681,6 +700,7 @@ BEGIN
 	IF look.ti_ids || failed <> '{}' OR look.run_ids <> '{}' THEN
 		changed := changed + airflow_bp.stuck_record(look.ti_ids || failed, look.run_ids, p.began);
 	END IF;
+	PERFORM airflow_bp.stuck_ring_done(ring.upto, ring.lost);
 	IF look.seen < runs THEN
 		changed := changed + airflow_bp.stuck_end(p.began);
 		PERFORM airflow_bp.set_stuck_progress(NULL, NULL, p.runs, letters.last_letter, NULL, clock_timestamp(), clock_timestamp() - p.began);

@@ -1,23 +1,87 @@
 /*
- * stuck.c - how far the sweep over stuck tasks has come.
+ * stuck.c - how far the sweep over stuck tasks has come, and what failed since.
  *
- * It is in shared memory, as each turn goes on where the one before ended.  Only
- * the holder of the lock over turns writes it, or a caller by hand.
+ * Each turn goes on where the one before ended.  Failures stay in their ring
+ * until the sweep says that they are written, so an error loses none.
  *
  * Lock: shmem->lock.
  */
 #include "compat.h"
 
+#include "catalog/pg_type_d.h"
 #include "funcapi.h"
+#include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/timestamp.h"
 
-#include "shmem.h"
+#include "stuck.h"
 
 #define FIRST_RUNS 100
 
 PG_FUNCTION_INFO_V1(airflow_bp_stuck_progress);
 PG_FUNCTION_INFO_V1(airflow_bp_set_stuck_progress);
+PG_FUNCTION_INFO_V1(airflow_bp_stuck_ring);
+PG_FUNCTION_INFO_V1(airflow_bp_stuck_ring_done);
+
+/* Keep a failure for the sweep.  The caller holds the lock, but for NULL: one that has no place. */
+void
+stuck_failed(DbState *db, const pg_uuid_t *id)
+{
+	FailedRing *ring = &db->failed;
+
+	if (id == NULL || ring->head - ring->tail == FAILED_RING)
+		ring->lost++;
+	else
+		ring->ids[ring->head++ % FAILED_RING] = *id;
+}
+
+/* stuck_ring() returns (ids uuid[], upto, lost bigint) */
+Datum
+airflow_bp_stuck_ring(PG_FUNCTION_ARGS)
+{
+	TupleDesc	desc;
+	pg_uuid_t	ids[FAILED_RING];
+	Datum		elements[FAILED_RING];
+	Datum		values[3] = {0};
+	bool		nulls[3] = {0};
+	DbState    *db = shmem_db(true);
+	uint64		head = 0;
+	uint64		lost = 0;
+	int			n = 0;
+
+	if (get_call_result_type(fcinfo, NULL, &desc) != TYPEFUNC_COMPOSITE)
+		elog(ERROR, "return type must be a row type");
+	if (db != NULL)
+	{
+		LWLockAcquire(shmem->lock, LW_SHARED);
+		head = db->failed.head;
+		lost = db->failed.lost;
+		for (uint64 i = db->failed.tail; i < head; i++)
+			ids[n++] = db->failed.ids[i % FAILED_RING];
+		LWLockRelease(shmem->lock);
+	}
+	for (int i = 0; i < n; i++)
+		elements[i] = UUIDPGetDatum(&ids[i]);
+	values[0] = PointerGetDatum(construct_array(elements, n, UUIDOID, UUID_LEN, false, TYPALIGN_CHAR));
+	values[1] = Int64GetDatum((int64) head);
+	values[2] = Int64GetDatum((int64) lost);
+	return HeapTupleGetDatum(heap_form_tuple(BlessTupleDesc(desc), values, nulls));
+}
+
+/* stuck_ring_done(upto, lost bigint) returns void */
+Datum
+airflow_bp_stuck_ring_done(PG_FUNCTION_ARGS)
+{
+	DbState    *db = shmem_db(true);
+
+	if (db == NULL)
+		PG_RETURN_VOID();
+	LWLockAcquire(shmem->lock, LW_EXCLUSIVE);
+	db->failed.tail = Max(db->failed.tail, Min((uint64) PG_GETARG_INT64(0), db->failed.head));
+	db->failed.lost -= Min((uint64) PG_GETARG_INT64(1), db->failed.lost);
+	LWLockRelease(shmem->lock);
+	PG_RETURN_VOID();
+}
 
 /* stuck_progress() returns (after_dag, after_run, runs, after_letter, began, ended, took) */
 Datum
