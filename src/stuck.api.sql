@@ -496,7 +496,7 @@ LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'airflow_bp_set_stuck_progress';
 COMMENT ON FUNCTION airflow_bp.set_stuck_progress(text, int, int, bigint, timestamptz, timestamptz, interval) IS
 'Keeps what stuck_progress() tells, at once and for good.';
 
-CREATE FUNCTION airflow_bp.stuck_failures(OUT ids uuid[], OUT upto bigint, OUT lost bigint)
+CREATE FUNCTION airflow_bp.stuck_ring(OUT ids uuid[], OUT upto bigint, OUT lost bigint)
 LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'airflow_bp_stuck_ring';
 COMMENT ON FUNCTION airflow_bp.stuck_ring() IS 'Tasks that have failed for good since the last sweep, as the gate saw them, and how many found no place.';
 
