@@ -17,6 +17,7 @@
 #include "stuck.h"
 
 #define FIRST_RUNS 100
+#define PASS_PERIOD_US (10 * USECS_PER_SEC)	/* from the end of a pass to the next */
 
 PG_FUNCTION_INFO_V1(airflow_bp_stuck_progress);
 PG_FUNCTION_INFO_V1(airflow_bp_set_stuck_progress);
@@ -33,6 +34,14 @@ stuck_failed(DbState *db, const pg_uuid_t *id)
 		ring->lost++;
 	else
 		ring->ids[ring->head++ % FAILED_RING] = *id;
+}
+
+/* Has the sweep something to do? */
+bool
+stuck_due(const DbState *db, TimestampTz now)
+{
+	return db->stuck.began != 0 || db->failed.head != db->failed.tail ||
+		now - db->stuck.ended >= PASS_PERIOD_US;
 }
 
 /* stuck_ring() returns (ids uuid[], upto, lost bigint) */

@@ -27,6 +27,7 @@
 #include "policy.h"
 #include "recount.h"
 #include "spi.h"
+#include "stuck.h"
 #include "tick.h"
 
 #define STEP_TIMEOUT_MS 500
@@ -188,6 +189,13 @@ step_purge(Turn *turn)
 	log_purge();
 }
 
+static void
+step_stuck(Turn *turn)
+{
+	if (stuck_due(turn->db, turn->now))
+		spi_query("SELECT airflow_bp.stuck_sweep()");
+}
+
 /* Those that lock rows of Airflow come last; slot_pool, whose rows stop every scheduler, last of all. */
 static const Step steps[] = {
 	{"inspect", .run = step_inspect},
@@ -202,7 +210,7 @@ static const Step steps[] = {
 	{"drain", .sql = "SELECT airflow_bp.drain_turn()", .needs_gate = true},
 	{"log", .run = step_log},
 	{"purge", .run = step_purge, .period = 600},
-	{"stuck", .sql = "SELECT airflow_bp.stuck_sweep()", .needs_gate = true},
+	{"stuck", .run = step_stuck, .needs_gate = true},
 	{"letters", .sql = "SELECT airflow_bp.dlq_purge(make_interval(days => current_setting('airflow_bp.letter_retention')::int))", .period = 600},
 	{"retry", .sql = "SELECT airflow_bp.dlq_auto()", .period = 10, .needs_gate = true, .ends = true},
 	{"rebalance", .sql = "SELECT airflow_bp.rebalance_apply()", .period = 15, .needs_gate = true, .ends = true},
