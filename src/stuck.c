@@ -17,7 +17,9 @@
 #include "stuck.h"
 
 #define FIRST_RUNS 100
-#define PASS_PERIOD_US (10 * USECS_PER_SEC)	/* from the end of a pass to the next */
+/* Between two passes: four times as long as one takes, within these bounds. */
+#define LEAST_PAUSE_US (10 * USECS_PER_SEC)
+#define LONGEST_PAUSE_US USECS_PER_MINUTE
 
 PG_FUNCTION_INFO_V1(airflow_bp_stuck_progress);
 PG_FUNCTION_INFO_V1(airflow_bp_set_stuck_progress);
@@ -40,8 +42,10 @@ stuck_failed(DbState *db, const pg_uuid_t *id)
 bool
 stuck_due(const DbState *db, TimestampTz now)
 {
+	int64		pause = Min(Max(4 * db->stuck.took, LEAST_PAUSE_US), LONGEST_PAUSE_US);
+
 	return db->stuck.began != 0 || db->failed.head != db->failed.tail ||
-		now - db->stuck.ended >= PASS_PERIOD_US;
+		now - db->stuck.ended >= pause;
 }
 
 /* stuck_ring() returns (ids uuid[], upto, lost bigint) */
