@@ -711,7 +711,7 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION airflow_bp.stuck_sweep() IS
-'Writes what is stuck to dead_letter: the part of a pass over all running runs that a turn can afford, so that a whole pass takes about a minute at a million unfinished tasks; without shared memory a whole pass. Only findings of severity stuck; letters of tasks that have moved again, or are no longer stuck, become recovered. Never touches a row of Airflow, and waits for nobody. The worker calls it in each turn of a pass, which begins 10 s to a minute after the last one or when a task fails for good, while our triggers are there, in any mode. The number of letters opened or closed. BP005 on a standby.';
+'Writes what is stuck to dead_letter: the part of a pass over all running runs that a turn can afford, so that a whole pass takes two to three minutes at a million unfinished tasks; without shared memory a whole pass. Only findings of severity stuck; letters of tasks that have moved again, or are no longer stuck, become recovered. Never touches a row of Airflow, and waits for nobody. The worker calls it in each turn of a pass, which begins 10 s to a minute after the last one or when a task fails for good, while our triggers are there, in any mode. The number of letters opened or closed. BP005 on a standby.';
 
 CREATE FUNCTION airflow_bp.sweeps() RETURNS jsonb
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
