@@ -183,7 +183,7 @@ SELECT version, count(cause), count(DISTINCT cause) AS causes, count(*) FILTER (
 -- Evidence a person can act on; a cause may come with others.
 SELECT cause, severity, evidence - '{log,also}'::text[] ? 'run_state' AS run, (SELECT string_agg(k, ' ' ORDER BY k COLLATE "C") FROM jsonb_object_keys(evidence) k) AS evidence,
 	evidence -> 'also' AS also, evidence #>> '{scheduler,hostname}' AS scheduler, evidence #>> '{triggerer,hostname}' AS triggerer, evidence #>> '{log,0,event}' AS log, threshold
-FROM craft.stuck WHERE version = '3.3.2' AND cause IS NOT NULL ORDER BY 1, 2, task_id;
+FROM craft.stuck WHERE version = '3.3.2' AND cause IS NOT NULL ORDER BY 1, 2, task_id COLLATE "C", dag_id COLLATE "C", run_id COLLATE "C", 4, 6;
 
 -- Thresholds: the most specific holds, and a cause can be switched off.
 SET airflow_bp.airflow_schema = '3.3.2';
@@ -257,12 +257,12 @@ UPDATE task_instance SET state = 'failed', max_tries = 0, end_date = now() WHERE
 SELECT craft.log('ok', 'restarting_too_long/stuck', 'heartbeat timeout', '1 second') \g /dev/null
 SELECT craft.pass();
 SELECT task_id, cause, status, closed_by, why, evidence #>> '{log,0,event}' AS log, times_seen FROM airflow_bp.dead_letter
-WHERE status <> 'open' OR cause = 'retries_exhausted' ORDER BY dead_letter.task_id COLLATE "C";
+WHERE status <> 'open' OR cause = 'retries_exhausted' ORDER BY dead_letter.task_id COLLATE "C", dead_letter.dag_id COLLATE "C";
 UPDATE task_instance SET state = 'scheduled' WHERE task_id LIKE 'scheduled_too_long/stuck/executor%';
 -- What a person has closed stays closed while it is the same.
 UPDATE airflow_bp.dead_letter SET status = 'discarded', closed_at = now(), closed_by = 'me', why = 'known' WHERE cause = 'pool_too_small';
 SELECT craft.pass();
-SELECT task_id, status, why, times_seen FROM airflow_bp.dead_letter WHERE task_id LIKE 'scheduled_too_long/stuck/executor%' OR cause = 'pool_too_small' ORDER BY 1;
+SELECT task_id, status, why, times_seen FROM airflow_bp.dead_letter WHERE task_id LIKE 'scheduled_too_long/stuck/executor%' OR cause = 'pool_too_small' ORDER BY 1, 2, 3;
 UPDATE task_instance SET id = gen_random_uuid() WHERE task_id = 'pool_too_small/stuck';
 SELECT craft.pass();
 SELECT task_id, status, why, times_seen FROM airflow_bp.dead_letter WHERE cause = 'pool_too_small';
