@@ -203,6 +203,13 @@ SELECT l.dag_id, l.run_id, l.task_id, l.cause, l.state, l.tenant, l.status, l.ti
 FROM airflow_bp.dead_letter l JOIN task_instance t USING (dag_id, run_id, task_id) ORDER BY dag_id COLLATE "C", task_id COLLATE "C";
 SELECT dag_id, task_id, state FROM task_instance WHERE state IS NOT NULL ORDER BY dag_id COLLATE "C", task_id COLLATE "C";
 
+-- Of any scope, at most so many at a time.
+SELECT s ->> 'scope' AS scope, s ->> 'name' AS name, airflow_bp.drain_to_inbox(jsonb_populate_record(d, s), 1)
+FROM airflow_bp.drain d, (VALUES ('{"id": -1, "scope": "tenant", "name": "a"}'::jsonb), ('{"id": -2, "scope": "tenant", "name": "b"}'),
+	('{"id": -3, "scope": "queue", "name": "default"}'), ('{"id": -4, "scope": "pool", "name": "p"}'), ('{"id": -5, "scope": "executor", "name": "(default)"}'),
+	('{"id": -6, "scope": "dag", "name": "new"}')) v (s)
+WHERE d.scope = 'deployment' AND d.stopped_at IS NULL;
+
 -- Not in force: mode off, an unknown head, our triggers gone; in force again after it.
 SELECT airflow_bp.set_mode('off');
 SELECT airflow_bp.tick();

@@ -17,25 +17,25 @@ WITH task AS MATERIALIZED (
 	SELECT t.*, false, true FROM airflow_bp.held_entries() h CROSS JOIN LATERAL (SELECT * FROM %1$s t WHERE t.id = h.ti_id OFFSET 0) t
 	WHERE h.reason = 'held_drain' AND (state IS NULL OR state IN ('up_for_retry', 'up_for_reschedule'))
 ), class AS MATERIALIZED (
-	SELECT row_number() OVER () AS n, * FROM (SELECT DISTINCT dag_id, pool, queue FROM task WHERE $1 IN ('tenant', 'inbox')) u
+	SELECT row_number() OVER () AS n, * FROM (SELECT DISTINCT dag_id, pool, queue FROM task WHERE $1 = 'tenant') u
 ), tenant AS (
 	SELECT class.*, coalesce(m.tenant, 'default') AS tenant
 	FROM class LEFT JOIN airflow_bp.match_tenants((SELECT array_agg(dag_id ORDER BY n) FROM class),
 		(SELECT array_agg(pool ORDER BY n) FROM class), (SELECT array_agg(queue ORDER BY n) FROM class)) m ON m.n = class.n
 ), run AS MATERIALIZED (
-	SELECT r.id AS run, r.dag_id, r.run_id, coalesce(r.state = 'running' AND r.start_date < $4 AND NOT d.is_paused AND NOT d.is_stale, false) AS old
-	FROM (SELECT DISTINCT dag_id, run_id FROM task) u
+	SELECT r.dag_id, r.run_id, coalesce(r.state = 'running' AND r.start_date < $4 AND NOT d.is_paused AND NOT d.is_stale, false) AS old
+	FROM (SELECT DISTINCT dag_id, run_id FROM task WHERE NOT active AND NOT held) u
 	CROSS JOIN LATERAL (SELECT * FROM %2$s r WHERE r.dag_id = u.dag_id AND r.run_id = u.run_id OFFSET 0) r
 	LEFT JOIN %3$s d ON d.dag_id = r.dag_id
 ), mine AS (
-	SELECT task.*, tenant.tenant, run.run, NOT active AND NOT held AND run.old AS waits
-	FROM task JOIN run ON run.dag_id = task.dag_id AND run.run_id = task.run_id
+	SELECT task.*, coalesce(run.old, false) AS waits
+	FROM task LEFT JOIN run ON NOT active AND NOT held AND run.dag_id = task.dag_id AND run.run_id = task.run_id
 	LEFT JOIN tenant ON tenant.dag_id = task.dag_id AND tenant.pool = task.pool AND tenant.queue IS NOT DISTINCT FROM task.queue
 	WHERE CASE $1 WHEN 'tenant' THEN tenant.tenant = $2 WHEN 'dag' THEN task.dag_id = $2 WHEN 'pool' THEN task.pool = $2
 		WHEN 'queue' THEN coalesce(task.queue, '(default)') = $2 WHEN 'executor' THEN coalesce(task.executor, '(default)') = $2 ELSE true END
 )
 $query$, task,
-		airflow_bp.airflow_relation(schema, 'dag_run', 'id int', 'dag_id text', 'run_id text', 'state text', 'start_date timestamptz'),
+		airflow_bp.airflow_relation(schema, 'dag_run', 'dag_id text', 'run_id text', 'state text', 'start_date timestamptz'),
 		airflow_bp.airflow_relation(schema, 'dag', 'dag_id text', 'is_paused bool', 'is_stale bool'));
 END
 $body$;
@@ -61,7 +61,7 @@ BEGIN
 	RETURN QUERY EXECUTE airflow_bp.drain_query() || $query$
 SELECT $5, count(*) FILTER (WHERE active AND state = 'scheduled'), count(*) FILTER (WHERE active AND state = 'queued'),
 	count(*) FILTER (WHERE active AND state IN ('running', 'restarting')), count(*) FILTER (WHERE active AND state IN ('deferred', 'awaiting_input')),
-	count(*) FILTER (WHERE waits), count(DISTINCT run) FILTER (WHERE active OR waits),
+	count(*) FILTER (WHERE waits), (SELECT count(*) FROM (SELECT DISTINCT dag_id, run_id FROM mine WHERE active OR waits) r),
 	CASE WHEN airflow_bp.preloaded() AND NOT pg_is_in_recovery() THEN count(*) FILTER (WHERE held) END
 FROM mine$query$
 	USING scope, name, finish, since, open;
@@ -177,8 +177,11 @@ BEGIN
 	PERFORM airflow_bp.check_drainable(CASE WHEN drain_start.scope = 'tenant' THEN drain_start.name END);
 	INSERT INTO airflow_bp.drain AS d (scope, name, finish, since, at_timeout, timeout, deadline, left_at_start)
 	SELECT drain_start.scope, drain_start.name, drain_start.finish, began, drain_start.at_timeout, drain_start.timeout,
-		began + drain_start.timeout, l.scheduled + l.queued + l.running + l.deferred + l.waiting
-	FROM airflow_bp.drain_left(drain_start.scope, drain_start.name, drain_start.finish, began, NULL) l
+		began + drain_start.timeout, CASE drain_start.finish
+			WHEN 'tasks' THEN coalesce((SELECT q.scheduled + q.queued + q.running + q.deferred FROM airflow_bp.queue_counts(drain_start.scope) q
+				WHERE q.scope_name = coalesce(drain_start.name, 'deployment')), 0)
+			ELSE (SELECT l.scheduled + l.queued + l.running + l.deferred + l.waiting
+				FROM airflow_bp.drain_left(drain_start.scope, drain_start.name, drain_start.finish, began, NULL) l) END
 	RETURNING d.* INTO drain;
 	INSERT INTO airflow_bp.act (action, new) VALUES ('drain', jsonb_strip_nulls(to_jsonb(drain)));
 	RETURN drain.id;
@@ -250,16 +253,29 @@ DECLARE
 		'since', drain.since, 'deadline', drain.deadline);
 	written bigint;
 BEGIN
-	EXECUTE airflow_bp.drain_query() || $query$
+	EXECUTE format($query$
+WITH task AS (
+	SELECT * FROM %s t WHERE state IN ('scheduled', 'queued', 'running', 'restarting', 'deferred', 'awaiting_input')
+		AND CASE $1 WHEN 'dag' THEN dag_id = $2 WHEN 'pool' THEN pool = $2 WHEN 'queue' THEN coalesce(queue, '(default)') = $2
+			WHEN 'executor' THEN coalesce(executor, '(default)') = $2 ELSE true END
+), class AS MATERIALIZED (
+	SELECT row_number() OVER () AS n, * FROM (SELECT DISTINCT dag_id, pool, queue FROM task) u
+), tenant AS MATERIALIZED (
+	SELECT class.*, coalesce(m.tenant, 'default') AS tenant
+	FROM class LEFT JOIN airflow_bp.match_tenants((SELECT array_agg(dag_id ORDER BY n) FROM class),
+		(SELECT array_agg(pool ORDER BY n) FROM class), (SELECT array_agg(queue ORDER BY n) FROM class)) m ON m.n = class.n
+)
 INSERT INTO airflow_bp.dead_letter AS l (dag_id, run_id, task_id, map_index, try_number, ti_id, cause, evidence, state, tenant, pool, queue, executor)
-SELECT dag_id, run_id, task_id, map_index, try_number, id, 'drain_timeout', $5, state,
-	coalesce(tenant, airflow_bp.tenant_of(dag_id, pool, queue)), pool, queue, executor
-FROM mine WHERE active AND NOT EXISTS (SELECT FROM airflow_bp.dead_letter o WHERE o.ti_id = mine.id AND o.try_number = mine.try_number
-	AND o.cause = 'drain_timeout' AND o.evidence -> 'drain' = $5 -> 'drain')
-ORDER BY id LIMIT $6
+SELECT task.dag_id, run_id, task_id, map_index, try_number, id, 'drain_timeout', $3, state, tenant, task.pool, task.queue, executor
+FROM task JOIN tenant ON tenant.dag_id = task.dag_id AND tenant.pool = task.pool AND tenant.queue IS NOT DISTINCT FROM task.queue
+WHERE ($1 <> 'tenant' OR tenant = $2) AND NOT EXISTS (SELECT FROM airflow_bp.dead_letter o
+	WHERE o.ti_id = task.id AND o.try_number = task.try_number AND o.cause = 'drain_timeout' AND o.evidence -> 'drain' = $3 -> 'drain')
+LIMIT $4
 ON CONFLICT ON CONSTRAINT dead_letter_key DO UPDATE SET cause = excluded.cause, evidence = excluded.evidence, state = excluded.state,
-	last_seen = now(), times_seen = l.times_seen + 1, status = 'open', closed_at = NULL, closed_by = NULL, why = NULL, act_id = NULL$query$
-	USING drain.scope, drain.name, drain.finish, drain.since, evidence, most;
+	last_seen = now(), times_seen = l.times_seen + 1, status = 'open', closed_at = NULL, closed_by = NULL, why = NULL, act_id = NULL$query$,
+		airflow_bp.airflow_relation(airflow_bp.airflow_schema_name(), 'task_instance', 'id uuid', 'dag_id text', 'run_id text', 'task_id text',
+			'map_index int', 'try_number int', 'state text', 'pool text', 'queue text', 'executor text'))
+	USING drain.scope, drain.name, evidence, most;
 	GET DIAGNOSTICS written = ROW_COUNT;
 	RETURN written;
 END
@@ -269,7 +285,7 @@ COMMENT ON FUNCTION airflow_bp.drain_to_inbox(airflow_bp.drain, int) IS 'Records
 CREATE FUNCTION airflow_bp.drain_turn() RETURNS void
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
-	most CONSTANT int := 200;
+	most CONSTANT int := 2000;
 	due airflow_bp.drain;
 BEGIN
 	-- Whoever is at a drain is not waited for.
@@ -290,7 +306,7 @@ CREATE FUNCTION airflow_bp.upgrade_tasks(finish text, since timestamptz) RETURNS
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp SET enable_nestloop = off SET enable_mergejoin = off SET jit = off AS $$
 BEGIN
 	RETURN QUERY EXECUTE airflow_bp.drain_query() || $query$
-SELECT s.state, count(*), min(format('%s %s %s', dag_id, run_id, task_id) || CASE WHEN map_index >= 0 THEN format(' [%s]', map_index) ELSE '' END)
+SELECT s.state, count(*), min(concat_ws(' ', dag_id, run_id, task_id, CASE WHEN map_index >= 0 THEN '[' || map_index || ']' END))
 FROM mine CROSS JOIN LATERAL (SELECT CASE WHEN waits THEN 'run_unfinished' WHEN mine.state = 'awaiting_input' THEN 'deferred' ELSE mine.state END) s (state)
 WHERE active OR waits GROUP BY 1$query$
 	USING 'deployment', NULL::text, finish, since;

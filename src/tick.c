@@ -207,7 +207,7 @@ static const Step steps[] = {
 	{"rooms", .run = step_rooms, .needs_gate = true},
 	{"grant", .run = step_grant, .needs_gate = true},
 	{"park", .run = step_park, .needs_gate = true},
-	{"drain", .sql = "SELECT airflow_bp.drain_turn()", .needs_gate = true},
+	{"drain", .sql = "SELECT airflow_bp.drain_turn()", .unbounded = true, .needs_gate = true},
 	{"log", .run = step_log},
 	{"purge", .run = step_purge, .period = 600},
 	{"stuck", .run = step_stuck, .needs_gate = true},
