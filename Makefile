@@ -21,6 +21,12 @@ OBJS = \
 	src/guc.o \
 	src/heap.o \
 	src/held.o \
+	src/locks.o \
+	src/locks_class.o \
+	src/locks_copy.o \
+	src/locks_graph.o \
+	src/locks_sample.o \
+	src/locks_state.o \
 	src/log.o \
 	src/park.o \
 	src/park_state.o \
@@ -53,12 +59,16 @@ SQL_PARTS = \
 	src/rebalance.tables.sql \
 	src/priority.tables.sql \
 	src/stuck.tables.sql \
+	src/locks.tables.sql \
 	src/catalog.api.sql \
 	src/policy.api.sql \
 	src/gate.api.sql \
 	src/preview.api.sql \
 	src/park.api.sql \
 	src/stuck.api.sql \
+	src/history.api.sql \
+	src/locks.api.sql \
+	src/lock_rule.api.sql \
 	src/worker.api.sql \
 	src/queue.api.sql \
 	src/clear.api.sql \

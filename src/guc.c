@@ -21,6 +21,7 @@ int			guc_grant_timeout;
 int			guc_ready_grace;
 int			guc_park_for;
 int			guc_recount_period;
+int			guc_lock_sample_period;
 int			guc_log_retention_days;
 int			guc_letter_retention_days;
 int			guc_max_age;
@@ -49,6 +50,16 @@ define_time(const char *name, const char *what, int *value, int dflt, int least)
 {
 	DefineCustomIntVariable(name, what, NULL, value, dflt, least, INT_MAX,
 							PGC_SIGHUP, GUC_UNIT_MS, NULL, NULL, NULL);
+}
+
+/* Off, or from a tenth of a second. */
+static bool
+check_lock_sample_period(int *value, void **extra, GucSource source)
+{
+	if (*value == 0 || *value >= 100)
+		return true;
+	GUC_check_errdetail("The sampler looks every 100 ms at most.");
+	return false;
 }
 
 /* Settings that size shared memory exist only where it can still be had. */
@@ -138,6 +149,10 @@ guc_init(bool preloaded)
 							"Held tasks of one tenant, priority and size that age at a time; 0: all.",
 							NULL, &guc_age_tasks, 10, 0, INT_MAX, PGC_SIGHUP, 0,
 							NULL, NULL, NULL);
+	DefineCustomIntVariable("airflow_bp.lock_sample_period",
+							"Time between two looks of the sampler at who waits for whom; 0: it does not look.",
+							NULL, &guc_lock_sample_period, 1000, 0, 60 * 1000, PGC_SIGHUP, GUC_UNIT_MS,
+							check_lock_sample_period, NULL, NULL);
 	DefineCustomIntVariable("airflow_bp.log_retention",
 							"Days that rows of the decision log are kept.",
 							NULL, &guc_log_retention_days, 7, 1, 3650, PGC_SIGHUP, 0,

@@ -21,6 +21,7 @@ extern int	guc_grant_timeout;
 extern int	guc_ready_grace;
 extern int	guc_park_for;
 extern int	guc_recount_period;
+extern int	guc_lock_sample_period;
 extern int	guc_log_retention_days;
 extern int	guc_letter_retention_days;
 extern int	guc_max_age;

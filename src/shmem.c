@@ -14,6 +14,7 @@
 
 #include "account.h"
 #include "held.h"
+#include "locks_sample.h"
 #include "log.h"
 #include "park.h"
 #include "shmem.h"
@@ -47,7 +48,8 @@ shmem_request(void)
 	RequestAddinShmemSpace(held_shmem_size());
 	RequestAddinShmemSpace(park_shmem_size());
 	RequestAddinShmemSpace(log_shmem_size());
-	RequestNamedLWLockTranche("airflow_bp", 3);
+	RequestAddinShmemSpace(locks_shmem_size());
+	RequestNamedLWLockTranche("airflow_bp", 4);
 }
 
 static void
@@ -60,6 +62,7 @@ root_init(ShmemRoot *root)
 	root->lock = &locks[0].lock;
 	root->park_lock = &locks[1].lock;
 	root->log_lock = &locks[2].lock;
+	root->locks_lock = &locks[3].lock;
 	for (int i = 0; i < MAX_DATABASES; i++)
 	{
 		pg_atomic_init_u64(&root->dbs[i].fail_open, 0);
@@ -85,6 +88,7 @@ shmem_startup(void)
 	held_shmem_startup();
 	park_shmem_startup();
 	log_shmem_startup();
+	locks_shmem_startup();
 	shmem = root;
 	LWLockRelease(AddinShmemInitLock);
 }
@@ -159,6 +163,7 @@ shmem_forget_dropped(void)
 		if (!OidIsValid(db) || SearchSysCacheExists1(DATABASEOID, ObjectIdGetDatum(db)))
 			continue;
 		park_forget_db(state);
+		locks_forget(state);
 		LWLockAcquire(shmem->lock, LW_EXCLUSIVE);
 		held_clear(state);
 		account_forget(state);

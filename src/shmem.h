@@ -8,6 +8,7 @@
  *	 shmem->lock	counters, names, tenants, held table, databases
  *	 shmem->park_lock	runs (park.c)
  *	 shmem->log_lock	ring of decisions (log.c)
+ *	 shmem->locks_lock	what the sampler has seen (locks_sample.c)
  * All are held for at most some table scans in memory, never across I/O, SPI or
  * anything that can fail.
  */
@@ -131,6 +132,8 @@ typedef struct DbState
 	SeenXids	seen;			/* by the running recount */
 	StuckSweep	stuck;
 	FailedRing	failed;
+	uint64		ticks_tail;		/* looks of the sampler that are written */
+	TimestampTz ticks_written;
 	pg_atomic_uint64 fail_open;
 } DbState;
 
@@ -139,6 +142,7 @@ typedef struct ShmemRoot
 	LWLock	   *lock;
 	LWLock	   *park_lock;
 	LWLock	   *log_lock;
+	LWLock	   *locks_lock;
 	DbState		dbs[MAX_DATABASES];
 	volatile TransactionId *committing; /* by backend: not applied yet */
 } ShmemRoot;

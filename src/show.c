@@ -20,6 +20,7 @@
 #include "park.h"
 #include "pending.h"
 #include "recount.h"
+#include "show.h"
 #include "spi.h"
 #include "tick.h"
 
@@ -35,16 +36,16 @@ airflow_bp_preloaded(PG_FUNCTION_ARGS)
 	PG_RETURN_BOOL(shmem != NULL);
 }
 
-static void
-put_row(FunctionCallInfo fcinfo, Datum *values, bool *nulls)
+void
+show_row(FunctionCallInfo fcinfo, Datum *values, bool *nulls)
 {
 	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
 
 	tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values, nulls);
 }
 
-static Datum
-text_or_null(const char *text, bool *isnull)
+Datum
+show_text(const char *text, bool *isnull)
 {
 	*isnull = text == NULL;
 	return text == NULL ? (Datum) 0 : CStringGetTextDatum(text);
@@ -53,7 +54,7 @@ text_or_null(const char *text, bool *isnull)
 static Datum
 name_datum(const NameEntry *name, bool *isnull)
 {
-	return text_or_null(name->len < 0 ? NULL : name->name, isnull);
+	return show_text(name->len < 0 ? NULL : name->name, isnull);
 }
 
 static Datum
@@ -90,16 +91,16 @@ put_held(FunctionCallInfo fcinfo, DbState *db, const HeldEntry *entry)
 
 	values[0] = UUIDPGetDatum(&entry->key.id);
 	values[1] = name_datum(entry->class->names[NAME_DAG], &nulls[1]);
-	values[2] = text_or_null(tenant ? tenant->name : NULL, &nulls[2]);
+	values[2] = show_text(tenant ? tenant->name : NULL, &nulls[2]);
 	values[3] = Int32GetDatum(entry->slots);
 	values[4] = Int32GetDatum(entry->priority);
 	values[5] = TimestampTzGetDatum(entry->task.asked);
 	values[6] = TimestampTzGetDatum(entry->last_asked);
 	values[7] = Int64GetDatum(entry->asks);
-	values[8] = text_or_null(admit_reason_name(reason_now(entry)), &nulls[8]);
+	values[8] = show_text(admit_reason_name(reason_now(entry)), &nulls[8]);
 	values[9] = BoolGetDatum(entry->state == HELD_GRANTED);
 	values[10] = BoolGetDatum(park_run_parked(db, entry->run));
-	put_row(fcinfo, values, nulls);
+	show_row(fcinfo, values, nulls);
 }
 
 Datum
@@ -185,7 +186,7 @@ put_tenant(FunctionCallInfo fcinfo, const TenantShown *row)
 		values[7] = interval_since(row->oldest, GetCurrentTimestamp());
 	values[8] = Int64GetDatum(row->state.admitted_total);
 	values[9] = Int64GetDatum(row->state.held_total);
-	put_row(fcinfo, values, nulls);
+	show_row(fcinfo, values, nulls);
 }
 
 Datum
@@ -233,7 +234,7 @@ airflow_bp_memory_state(PG_FUNCTION_ARGS)
 	InitMaterializedSRF(fcinfo, 0);
 	if ((db = shmem_db(false)) == NULL)
 		return (Datum) 0;
-	values[0] = text_or_null(admit_mode_name(db->mode), &nulls[0]);
+	values[0] = show_text(admit_mode_name(db->mode), &nulls[0]);
 	values[1] = BoolGetDatum(db->may_enforce);
 	values[2] = BoolGetDatum(db->ready);
 	nulls[3] = db->worker_pid == 0;
@@ -248,8 +249,8 @@ airflow_bp_memory_state(PG_FUNCTION_ARGS)
 	values[9] = Int64GetDatum(pg_atomic_read_u64(&db->fail_open));
 	values[10] = Int64GetDatum(db->held_lost);
 	values[11] = Int64GetDatum(log_dropped());
-	values[12] = text_or_null(note_of(db), &nulls[12]);
-	put_row(fcinfo, values, nulls);
+	values[12] = show_text(note_of(db), &nulls[12]);
+	show_row(fcinfo, values, nulls);
 	return (Datum) 0;
 }
 
@@ -263,7 +264,7 @@ put_recount(FunctionCallInfo fcinfo, const RecountRow *row)
 	values[1] = Int64GetDatum(row->counter);
 	values[2] = Int64GetDatum(row->counted);
 	values[3] = Int64GetDatum(row->counted - row->counter);
-	put_row(fcinfo, values, nulls);
+	show_row(fcinfo, values, nulls);
 }
 
 /* Schema of Airflow's tables; raises when there is none. */

@@ -21,6 +21,7 @@
 
 #include "held.h"
 #include "guc.h"
+#include "locks_sample.h"
 #include "log.h"
 #include "park.h"
 #include "pending.h"
@@ -196,6 +197,14 @@ step_stuck(Turn *turn)
 		spi_query("SELECT airflow_bp.stuck_sweep()");
 }
 
+static void
+step_locks(Turn *turn)
+{
+	locks_look_in_turn();
+	if (locks_due(turn->db, turn->now))
+		spi_query("SELECT airflow_bp.lock_turn()");
+}
+
 /* Those that lock rows of Airflow come last; slot_pool, whose rows stop every scheduler, last of all. */
 static const Step steps[] = {
 	{"inspect", .run = step_inspect},
@@ -210,6 +219,9 @@ static const Step steps[] = {
 	{"drain", .sql = "SELECT airflow_bp.drain_turn()", .unbounded = true, .needs_gate = true},
 	{"log", .run = step_log},
 	{"purge", .run = step_purge, .period = 600},
+	{"locks", .run = step_locks},
+	{"lock_roll", .sql = "SELECT airflow_bp.lock_roll()", .period = 600},
+	{"lock_rules", .sql = "SELECT airflow_bp.lock_rule_apply()"},
 	{"stuck", .run = step_stuck, .needs_gate = true},
 	{"letters", .sql = "SELECT airflow_bp.dlq_purge(make_interval(days => current_setting('airflow_bp.letter_retention')::int))", .period = 600},
 	{"retry", .sql = "SELECT airflow_bp.dlq_auto()", .period = 10, .needs_gate = true, .ends = true},

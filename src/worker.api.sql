@@ -254,12 +254,15 @@ LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
 		WHEN 'reader' THEN '{status,stuck,stuck_thresholds,queue,queue_rates,waiting,waiting_summary,tenants,tenant_of,rooms,held,parked,
 			preview,preview_state,preview_change,explain_tenant,pool_plan,policy_version,policy_wanted,known_heads,
 			dead_letters,dlq_plan,dlq_batches,rebalance_plan,priority_plan,audit,
-			drain_status,may_i_upgrade}'::name[]
+			drain_status,may_i_upgrade,
+			lock_tree,sessions,lock_episodes,lock_report,critical_section,sampler_status,deadlocks,lock_rule_plan,
+			statement_component,statement_shape,statement_class}'::name[]
 		WHEN 'operator' THEN '{set_mode,set_tenant,drop_tenant,set_cohort,drop_cohort,add_tenant_rule,drop_tenant_rule,
 			drain_start,drain_stop,
 			set_stuck_threshold,drop_stuck_threshold,stuck_sweep,
 			set_pool,drop_pool,pool_apply,undo,tick,recount,clear_tasks,dlq_retry,dlq_fail,dlq_discard,dlq_purge,
 			dlq_retry_all,dlq_filter,dlq_batch_begin,dlq_batch_next,dlq_batch_dry,dlq_auto,set_dlq_policy,drop_dlq_policy,
+			set_lock_rule,drop_lock_rule,lock_rule_apply,
 			set_balance_group,drop_balance_group,rebalance_apply,set_priority_ageing,drop_priority_ageing,priority_apply}'::name[] END)
 $$;
 COMMENT ON FUNCTION airflow_bp.functions_for(text) IS 'Functions that grant_reader() gives (audience reader), and those that grant_operator() gives on top (operator).';

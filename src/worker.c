@@ -386,7 +386,7 @@ airflow_bp_tick(PG_FUNCTION_ARGS)
 }
 
 static void
-register_launcher(void)
+register_process(const char *what)
 {
 	BackgroundWorker worker = {
 		.bgw_flags = BGWORKER_SHMEM_ACCESS | BGWORKER_BACKEND_DATABASE_CONNECTION,
@@ -394,7 +394,7 @@ register_launcher(void)
 		.bgw_restart_time = 5
 	};
 
-	name_process(&worker, "launcher");
+	name_process(&worker, what);
 	RegisterBackgroundWorker(&worker);
 }
 
@@ -404,5 +404,8 @@ worker_init(void)
 	prev_object_access_hook = object_access_hook;
 	object_access_hook = on_object_access;
 	if (!IsBinaryUpgrade && guc_database[0] != '\0')
-		register_launcher();
+	{
+		register_process("launcher");
+		register_process("sampler");
+	}
 }

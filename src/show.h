@@ -1,0 +1,12 @@
+/*
+ * show.h - rows of functions that return sets.
+ */
+#ifndef AIRFLOW_BP_SHOW_H
+#define AIRFLOW_BP_SHOW_H
+
+#include "fmgr.h"
+
+extern void show_row(FunctionCallInfo fcinfo, Datum *values, bool *nulls);
+extern Datum show_text(const char *text, bool *isnull);
+
+#endif							/* AIRFLOW_BP_SHOW_H */
