@@ -82,7 +82,7 @@ LANGUAGE sql VOLATILE SECURITY DEFINER ROWS 20 SET search_path = pg_catalog, pg_
 		clock_timestamp() - coalesce(w.xact_start, p.prepared), w.lock_type, w.lock_mode,
 		airflow_bp.relation_name(w.relation, s.airflow_schema),
 		airflow_bp.lock_row(w.relation, w.block, w.row_place, w.subject, s.airflow_schema),
-		coalesce(format('PREPARE TRANSACTION %L', p.gid), w.statement), w.client,
+		CASE WHEN p.gid IS NOT NULL THEN format('PREPARE TRANSACTION %L', p.gid) ELSE w.statement END, w.client,
 		CASE WHEN p.gid IS NOT NULL THEN 'prepare transaction' ELSE w.class END, w.root
 	FROM airflow_bp.lock_waits() w
 	CROSS JOIN (SELECT airflow_bp.airflow_schema_or_null()) s (airflow_schema)

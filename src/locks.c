@@ -511,17 +511,16 @@ put_statement(const LockShape *shape, Datum *values, bool *nulls)
 }
 
 static void
-put_episode(FunctionCallInfo fcinfo, const LockEpisode *episode, bool all)
+put_episode(FunctionCallInfo fcinfo, const LockEpisode *episode)
 {
-	EpisodeSums none = {0};
-	EpisodeSums sums = episode_since(&episode->sums, all ? &none : &episode->written_sums);
+	EpisodeSums sums = episode_since(&episode->sums, &episode->written_sums);
 	Datum		values[31] = {0};
 	bool		nulls[31] = {0};
 
 	values[0] = Int64GetDatum(episode->id);
-	values[1] = BoolGetDatum(!all && episode->written == 0);
+	values[1] = BoolGetDatum(episode->written == 0);
 	values[2] = BoolGetDatum(episode->over);
-	values[3] = TimestampTzGetDatum(all || episode->written == 0 ? episode->began : episode->written_to);
+	values[3] = TimestampTzGetDatum(episode->written == 0 ? episode->began : episode->written_to);
 	values[4] = TimestampTzGetDatum(episode->last);
 	values[5] = Int64GetDatum(sums.samples);
 	values[6] = Float8GetDatum(sums.waiter_us / 1e6);
@@ -545,11 +544,11 @@ put_episode(FunctionCallInfo fcinfo, const LockEpisode *episode, bool all)
 	show_row(fcinfo, values, nulls);
 }
 
-/* lock_episodes_open(all boolean): what is to be written since the last time, or all that is in memory, from the beginning */
+/* lock_episodes_open(telling boolean): what has come since it was written, of those that it is time for, or of all */
 Datum
 airflow_bp_lock_episodes_open(PG_FUNCTION_ARGS)
 {
-	bool		all = PG_GETARG_BOOL(0);
+	bool		telling = PG_GETARG_BOOL(0);
 	DbState    *db;
 	LockEpisode *episodes;
 	int			n;
@@ -558,9 +557,9 @@ airflow_bp_lock_episodes_open(PG_FUNCTION_ARGS)
 	if ((db = shmem_db(false)) == NULL)
 		return (Datum) 0;
 	episodes = palloc((MAX_EPISODES + MAX_DATABASES) * sizeof(LockEpisode));
-	n = locks_episodes(db, episodes, all);
+	n = locks_episodes(db, episodes, telling);
 	for (int i = 0; i < n; i++)
-		put_episode(fcinfo, &episodes[i], all);
+		put_episode(fcinfo, &episodes[i]);
 	return (Datum) 0;
 }
 

@@ -22,6 +22,7 @@ typedef struct Scan
 	int			depth;			/* of parentheses */
 	int			list;			/* depth of the list of columns that has begun; -1: none */
 	bool		columns;		/* INTO table came before: a list of columns opens */
+	bool		whole;			/* lists of columns are kept */
 } Scan;
 
 static bool
@@ -182,6 +183,15 @@ skip_columns(Scan *scan)
 	}
 }
 
+/* true, false, and NULL as a value, not behind IS. */
+static bool
+is_constant(const Scan *scan, const unsigned char *word, size_t n)
+{
+	if (n == 4 && memcmp(word, "NULL", 4) == 0)
+		return ends_with(scan, ", ") || ends_with(scan, "(") || ends_with(scan, "=");
+	return (n == 4 && memcmp(word, "true", 4) == 0) || (n == 5 && memcmp(word, "false", 5) == 0);
+}
+
 static void
 put_word(Scan *scan)
 {
@@ -191,8 +201,7 @@ put_word(Scan *scan)
 	while (scan->in < scan->end && is_word(*scan->in))
 		scan->in++;
 	n = scan->in - word;
-	if (isdigit(word[0]) || word[0] == '$' || (n == 4 && memcmp(word, "NULL", 4) == 0 && ends_with(scan, ", ")) ||
-		(n == 4 && memcmp(word, "true", 4) == 0) || (n == 5 && memcmp(word, "false", 5) == 0))
+	if (isdigit(word[0]) || word[0] == '$' || is_constant(scan, word, n))
 	{
 		/* a fraction or an exponent */
 		while (scan->in < scan->end && isdigit(word[0]) && (is_word(*scan->in) || *scan->in == '.'))
@@ -245,7 +254,7 @@ scan_one(Scan *scan)
 		put_value(scan);
 	else if (is_word(c))
 		put_word(scan);
-	else if (c == ',' && scan->list == scan->depth)
+	else if (c == ',' && scan->list == scan->depth && !scan->whole)
 	{
 		scan->in++;
 		skip_columns(scan);
@@ -266,13 +275,14 @@ scan_one(Scan *scan)
 
 /* The shape of a statement, up to room - 1 bytes, terminated; its length. */
 static size_t
-scan_shape(const char *statement, char *out, size_t room)
+scan_shape(const char *statement, char *out, size_t room, bool whole)
 {
 	Scan		scan = {
 		.in = (const unsigned char *) statement,
 		.out = out,
 		.room = room - 1,
-		.list = -1
+		.list = -1,
+		.whole = whole
 	};
 
 	scan.end = scan.in + strnlen(statement, SCAN_BYTES);
@@ -287,7 +297,7 @@ scan_shape(const char *statement, char *out, size_t room)
 void
 locks_shape(const char *statement, LockShape *shape)
 {
-	shape->len = (int) scan_shape(statement, shape->text, sizeof(shape->text));
+	shape->len = (int) scan_shape(statement, shape->text, sizeof(shape->text), false);
 }
 
 /* FNV-1a.  It is kept in tables, so it must not change from build to build. */
@@ -351,14 +361,17 @@ locks_label(const LockShape *shape, char *label, size_t size)
 		*p = (char) tolower((unsigned char) *p);
 }
 
-/* A statement is of a component when its shape begins so, has all of these, and not the last. */
+/*
+ * A statement is of a component when its shape, with all columns, begins so and
+ * has all of these.  Found in what real components of Airflow 3.0 to 3.3 send;
+ * SQLAlchemy writes SET a=1, and migrations write SET a = 1.
+ */
 typedef struct Rule
 {
 	LockComponent component;
 	const char *name;
 	const char *begins;
 	const char *has[3];
-	const char *not;
 } Rule;
 
 static const Rule rules[] = {
@@ -366,6 +379,138 @@ static const Rule rules[] = {
 	[LOCKS_RULE_OUR_WORKER] = {.component = LOCKS_OURS, .name = "background worker"},
 	[LOCKS_RULE_AUTOVACUUM] = {.component = LOCKS_VACUUM, .name = "autovacuum worker"},
 	[LOCKS_RULE_PG_DUMP] = {.component = LOCKS_PG_DUMP, .name = "application name pg_dump"},
+	{LOCKS_OURS, "calls airflow_bp", "SELECT airflow_bp."},
+	{LOCKS_OURS, "calls airflow_bp", "SELECT * FROM airflow_bp."},
+	{LOCKS_OURS, "calls airflow_bp", "CALL airflow_bp."},
+	{LOCKS_VACUUM, "vacuum", "VACUUM"},
+	{LOCKS_VACUUM, "analyze", "ANALYZE"},
+	{LOCKS_VACUUM, "autovacuum", "autovacuum: "},
+	{LOCKS_SCHEDULER, "look at a run", "UPDATE dag_run SET last_scheduling_decision=?"},
+	{LOCKS_SCHEDULER, "run starts", "UPDATE dag_run SET start_date=?, state=?"},
+	{LOCKS_SCHEDULER, "run ends at a look", "UPDATE dag_run SET end_date=?, state=?, last_scheduling_decision=?"},
+	{LOCKS_SCHEDULER, "schedules tasks", "UPDATE task_instance SET state=?, try_number=(task_instance.try_number + ?)"},
+	{LOCKS_SCHEDULER, "schedules tasks", "UPDATE task_instance SET state=?, try_number=CASE WHEN"},
+	{LOCKS_SCHEDULER, "queues tasks", "UPDATE task_instance SET state=?, queued_dttm=?, queued_by_job_id=?"},
+	{LOCKS_SCHEDULER, "deferred past timeout", "UPDATE task_instance SET state=?, scheduled_dttm=?",
+	{"next_method=?", "WHERE task_instance.state = ? AND task_instance.trigger_timeout <"}},
+	{LOCKS_SCHEDULER, "expands a task", "UPDATE task_instance SET map_index=?"},
+	{LOCKS_SCHEDULER, "examines runs", "SELECT dag_run.id, ",
+	{" FROM dag_run JOIN dag ON dag.dag_id = dag_run.dag_id"}},
+	{LOCKS_SCHEDULER, "critical section", "SELECT pg_try_advisory_xact_lock(?)"},
+	{LOCKS_SCHEDULER, "pools of the critical section", "SELECT slot_pool.pool, ",
+	{" FROM slot_pool FOR ", "NOWAIT"}},
+	{LOCKS_SCHEDULER, "slots by state", "SELECT task_instance.pool, task_instance.state, sum("},
+	{LOCKS_SCHEDULER, "running runs", "SELECT dag_run.dag_id, dag_run.backfill_id, count("},
+	{LOCKS_SCHEDULER, "deadlines", "SELECT deadline.id, ", {"WHERE deadline.deadline_time < ?"}},
+	{LOCKS_SCHEDULER, "failed jobs", "UPDATE job SET state=?", {"WHERE job.job_type = ?"}},
+	{LOCKS_SCHEDULER, "orphans", "SELECT task_instance.id, ",
+	{" FROM task_instance JOIN job ON ", "SKIP LOCKED"}},
+	{LOCKS_SCHEDULER, "triggers without a task", "DELETE FROM trigger WHERE NOT (EXISTS"},
+	{LOCKS_SCHEDULER, "triggers without a task", "DELETE FROM trigger WHERE (trigger.id"},
+	{LOCKS_SCHEDULER, "creates runs", "SELECT dag.dag_id, ",
+	{" FROM dag WHERE dag.is_paused = ?", "dag.next_dagrun_create_after"}},
+	{LOCKS_SCHEDULER, "next run of a DAG", "UPDATE dag SET next_dagrun=?"},
+	{LOCKS_SCHEDULER, "next run of a DAG", "UPDATE dag SET next_dagrun_"},
+	{LOCKS_SCHEDULER, "run of a DAG has ended", "UPDATE dag SET exceeds_max_non_backfill=? WHERE"},
+	{LOCKS_SCHEDULER, "dates of a reschedule", "SELECT task_reschedule.reschedule_date FROM"},
+	{LOCKS_SCHEDULER, "backfills", "SELECT backfill.id, ", {"SKIP LOCKED"}},
+	{LOCKS_SCHEDULER, "asset events", "DELETE FROM asset_dag_run_queue WHERE (asset_dag_run_queue.asset_id"},
+	{LOCKS_SCHEDULER, "asset events", "INSERT INTO dagrun_asset_event"},
+	{LOCKS_SCHEDULER, "asset events", "SELECT asset_partition_dag_run.id, ", {"SKIP LOCKED"}},
+	{LOCKS_SCHEDULER, "assets without a DAG", "DELETE FROM asset_active WHERE"},
+	{LOCKS_SCHEDULER, "callbacks of the scheduler", "INSERT INTO callback_request"},
+	{LOCKS_API_SERVER, "heartbeat of a task", "UPDATE task_instance SET last_heartbeat_at=?"},
+	{LOCKS_API_SERVER, "task starts", "UPDATE task_instance SET start_date=?, end_date=?, state=?, hostname=?"},
+	{LOCKS_API_SERVER, "task starts", "UPDATE task_instance SET end_date=?, state=?, hostname=?"},
+	{LOCKS_API_SERVER, "task ends", "UPDATE task_instance SET end_date=?, duration=EXTRACT(EPOCH FROM"},
+	{LOCKS_API_SERVER, "task is asked for", "SELECT task_instance.state, ", {"FOR UPDATE OF task_instance"}},
+	{LOCKS_API_SERVER, "written through the API", "INSERT INTO rendered_task_instance_fields ("},
+	{LOCKS_API_SERVER, "written through the API", "INSERT INTO xcom ("},
+	{LOCKS_API_SERVER, "written through the API", "INSERT INTO task_reschedule ("},
+	{LOCKS_API_SERVER, "written through the API", "INSERT INTO task_map ("},
+	{LOCKS_API_SERVER, "written through the API", "INSERT INTO connection ("},
+	{LOCKS_API_SERVER, "written through the API", "INSERT INTO variable ("},
+	{LOCKS_API_SERVER, "written through the API", "INSERT INTO backfill ("},
+	{LOCKS_API_SERVER, "written through the API", "INSERT INTO backfill_dag_run ("},
+	{LOCKS_API_SERVER, "written through the API", "INSERT INTO dag_run_note ("},
+	{LOCKS_API_SERVER, "written through the API", "INSERT INTO task_instance_note ("},
+	{LOCKS_API_SERVER, "written through the API", "INSERT INTO hitl_detail ("},
+	{LOCKS_API_SERVER, "written through the API", "INSERT INTO dag_favorite ("},
+	{LOCKS_API_SERVER, "written through the API", "INSERT INTO revoked_token ("},
+	{LOCKS_API_SERVER, "written through the API", "INSERT INTO dag_priority_parsing_request ("},
+	{LOCKS_API_SERVER, "written through the API", "INSERT INTO asset_partition_dag_run ("},
+	{LOCKS_API_SERVER, "xcom", "DELETE FROM xcom WHERE xcom.key = ?"},
+	{LOCKS_API_SERVER, "xcom", "UPDATE xcom SET value=?"},
+	{LOCKS_API_SERVER, "clears a run", "UPDATE dag_run SET queued_at=?"},
+	{LOCKS_API_SERVER, "deleted through the API", "DELETE FROM slot_pool WHERE slot_pool."},
+	{LOCKS_API_SERVER, "deleted through the API", "DELETE FROM connection WHERE connection."},
+	{LOCKS_API_SERVER, "deleted through the API", "DELETE FROM variable WHERE variable."},
+	{LOCKS_API_SERVER, "deleted through the API", "DELETE FROM backfill WHERE backfill."},
+	{LOCKS_API_SERVER, "deleted through the API", "DELETE FROM dag_tag WHERE dag_tag."},
+	{LOCKS_API_SERVER, "deleted through the API", "DELETE FROM task_instance WHERE task_instance."},
+	{LOCKS_API_SERVER, "deleted through the API", "DELETE FROM dag_run WHERE dag_run."},
+	{LOCKS_API_SERVER, "deleted through the API", "DELETE FROM serialized_dag WHERE serialized_dag."},
+	{LOCKS_API_SERVER, "deleted through the API", "DELETE FROM dag_code WHERE dag_code."},
+	{LOCKS_API_SERVER, "deleted through the API", "DELETE FROM job WHERE job."},
+	{LOCKS_API_SERVER, "pool", "UPDATE slot_pool SET slots=?"},
+	{LOCKS_API_SERVER, "variable", "UPDATE variable SET val=?"},
+	{LOCKS_API_SERVER, "backfills", "UPDATE backfill SET "},
+	{LOCKS_API_SERVER, "pages", "DECLARE c_"},
+	{LOCKS_API_SERVER, "pages", "FETCH FORWARD ? FROM c_"},
+	{LOCKS_DAG_PROCESSOR, "DAG is parsed", "UPDATE dag SET last_parsed_time=?"},
+	{LOCKS_DAG_PROCESSOR, "DAG is parsed", "UPDATE dag SET exceeds_max_non_backfill=?, last_parsed_time=?"},
+	{LOCKS_DAG_PROCESSOR, "DAG is parsed", "UPDATE dag SET asset_expression=?"},
+	{LOCKS_DAG_PROCESSOR, "DAGs of a file", "SELECT dag.dag_id, ", {"dag_tag_1.name"}},
+	{LOCKS_DAG_PROCESSOR, "version of a DAG", "SELECT dag_version.id, ",
+	{"FOR NO KEY UPDATE OF dag_version"}},
+	{LOCKS_DAG_PROCESSOR, "DAG is gone", "UPDATE dag SET is_stale=?"},
+	{LOCKS_DAG_PROCESSOR, "code of a DAG", "UPDATE dag_code SET last_updated=?"},
+	{LOCKS_DAG_PROCESSOR, "code of a DAG", "SELECT dag_code.id, ", {"ORDER BY dag_code.last_updated DESC"}},
+	{LOCKS_DAG_PROCESSOR, "requests to parse", "SELECT dag_priority_parsing_request.id"},
+	{LOCKS_DAG_PROCESSOR, "requests to parse", "DELETE FROM dag_priority_parsing_request"},
+	{LOCKS_DAG_PROCESSOR, "callbacks", "SELECT callback.id, ", {"WHERE callback.bundle_name IN"}},
+	{LOCKS_DAG_PROCESSOR, "callbacks", "SELECT callback_request.id, "},
+	{LOCKS_DAG_PROCESSOR, "callbacks", "DELETE FROM callback_request WHERE callback_request.id"},
+	{LOCKS_DAG_PROCESSOR, "warnings", "DELETE FROM dag_warning USING dag"},
+	{LOCKS_DAG_PROCESSOR, "import errors", "DELETE FROM import_error WHERE (import_error.bundle_name"},
+	{LOCKS_DAG_PROCESSOR, "import errors", "UPDATE import_error SET"},
+	{LOCKS_DAG_PROCESSOR, "bundles", "UPDATE dag_bundle SET last_refreshed=?"},
+	{LOCKS_DAG_PROCESSOR, "DAG is written", "INSERT INTO import_error ("},
+	{LOCKS_DAG_PROCESSOR, "DAG is written", "INSERT INTO dag ("},
+	{LOCKS_DAG_PROCESSOR, "DAG is written", "INSERT INTO serialized_dag ("},
+	{LOCKS_DAG_PROCESSOR, "DAG is written", "INSERT INTO dag_version ("},
+	{LOCKS_DAG_PROCESSOR, "DAG is written", "INSERT INTO dag_code ("},
+	{LOCKS_DAG_PROCESSOR, "DAG is written", "INSERT INTO dag_tag ("},
+	{LOCKS_DAG_PROCESSOR, "DAG is written", "INSERT INTO dag_schedule_asset_reference ("},
+	{LOCKS_DAG_PROCESSOR, "DAG is written", "INSERT INTO dag_schedule_asset_alias_reference ("},
+	{LOCKS_DAG_PROCESSOR, "DAG is written", "INSERT INTO task_outlet_asset_reference ("},
+	{LOCKS_DAG_PROCESSOR, "DAG is written", "INSERT INTO task_inlet_asset_reference ("},
+	{LOCKS_DAG_PROCESSOR, "DAG is written", "INSERT INTO asset ("},
+	{LOCKS_DAG_PROCESSOR, "DAG is written", "INSERT INTO asset_active ("},
+	{LOCKS_DAG_PROCESSOR, "DAG is written", "INSERT INTO asset_alias ("},
+	{LOCKS_DAG_PROCESSOR, "DAG is written", "INSERT INTO asset_trigger ("},
+	{LOCKS_DAG_PROCESSOR, "DAG is written", "INSERT INTO asset_watcher ("},
+	{LOCKS_DAG_PROCESSOR, "DAG is written", "INSERT INTO deadline_alert ("},
+	{LOCKS_TRIGGERER, "triggers to run", "SELECT trigger.id FROM trigger"},
+	{LOCKS_TRIGGERER, "triggers to run", "SELECT count(trigger.id)"},
+	{LOCKS_TRIGGERER, "triggers to run", "UPDATE trigger SET triggerer_id=?"},
+	{LOCKS_TRIGGERER, "triggers that ended", "UPDATE task_instance SET updated_at=?, trigger_id=? WHERE task_instance.state != ?"},
+	{LOCKS_TRIGGERER, "triggers that ended", "DELETE FROM trigger WHERE trigger.id IN (SELECT trigger.id"},
+	{LOCKS_TRIGGERER, "event of a trigger", "UPDATE task_instance SET state=?, scheduled_dttm=?",
+	{"trigger_id=?", "WHERE task_instance.id = ?"}},
+	{LOCKS_MIGRATION, "advisory lock", "SELECT pg_advisory_lock(?)"},
+	{LOCKS_MIGRATION, "advisory lock", "SELECT pg_advisory_unlock(?)"},
+	{LOCKS_MIGRATION, "changes the schema", "ALTER TABLE "},
+	{LOCKS_MIGRATION, "changes the schema", "CREATE TABLE "},
+	{LOCKS_MIGRATION, "changes the schema", "CREATE INDEX "},
+	{LOCKS_MIGRATION, "changes the schema", "CREATE UNIQUE INDEX "},
+	{LOCKS_MIGRATION, "changes the schema", "DROP TABLE "},
+	{LOCKS_MIGRATION, "changes the schema", "DROP INDEX "},
+	{LOCKS_MIGRATION, "changes the schema", "UPDATE alembic_version "},
+	{LOCKS_MIGRATION, "changes the schema", "INSERT INTO alembic_version "},
+	{LOCKS_MIGRATION, "changes the schema", "DELETE FROM alembic_version "},
+	{LOCKS_WORKER, "result of Celery", "INSERT INTO celery_taskmeta ("},
+	{LOCKS_WORKER, "result of Celery", "UPDATE celery_taskmeta SET"},
 };
 
 #define NUM_RULES ((int) (sizeof(rules) / sizeof(rules[0])))
@@ -380,7 +525,7 @@ rule_matches(const Rule *rule, const char *shape)
 		if (strstr(shape, rule->has[i]) == NULL)
 			return false;
 	}
-	return rule->not == NULL || strstr(shape, rule->not) == NULL;
+	return true;
 }
 
 LockClass
@@ -390,7 +535,7 @@ locks_class(const char *statement, const char *application)
 
 	if (application != NULL && strcmp(application, "pg_dump") == 0)
 		return (LockClass) {LOCKS_PG_DUMP, LOCKS_RULE_PG_DUMP};
-	scan_shape(statement, shape, sizeof(shape));
+	scan_shape(statement, shape, sizeof(shape), true);
 	for (int i = 1; i < NUM_RULES; i++)
 	{
 		if (rule_matches(&rules[i], shape))

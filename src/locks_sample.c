@@ -577,9 +577,9 @@ locks_ticks_done(DbState *db, uint64 upto)
 	LWLockRelease(shmem->locks_lock);
 }
 
-/* Episodes of a database that are to be written, or all; room for MAX_EPISODES + 1. */
+/* Episodes of a database, all, or those that it is time to write; room for MAX_EPISODES + MAX_DATABASES. */
 int
-locks_episodes(DbState *db, LockEpisode *out, bool all)
+locks_episodes(DbState *db, LockEpisode *out, bool telling)
 {
 	TimestampTz now = GetCurrentTimestamp();
 	int			n = 0;
@@ -591,13 +591,11 @@ locks_episodes(DbState *db, LockEpisode *out, bool all)
 
 		if (episode->db != db->db)
 			continue;
-		if (all)
-			out[n++] = *episode;
-		else if (episode_due(episode->over, episode->began, episode->written, now))
-		{
+		if (telling && !episode_due(episode->over, episode->began, episode->written, now))
+			continue;
+		if (telling)
 			episode->told = episode->sums;
-			out[n++] = *episode;
-		}
+		out[n++] = *episode;
 	}
 	LWLockRelease(shmem->locks_lock);
 	return n;

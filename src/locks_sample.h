@@ -104,7 +104,7 @@ extern bool locks_due(DbState *db, TimestampTz now);
 extern SamplerState locks_sampler_state(void);
 extern int	locks_ticks(DbState *db, LockTick *out, uint64 *upto);
 extern void locks_ticks_done(DbState *db, uint64 upto);
-extern int	locks_episodes(DbState *db, LockEpisode *out, bool all);
+extern int	locks_episodes(DbState *db, LockEpisode *out, bool telling);
 extern void locks_episode_done(DbState *db, int64 id, const char *row);
 extern int	locks_cycles(DbState *db, LockCycle *out);
 extern bool locks_known_session(int pid, TimestampTz start, LockClass *class);
