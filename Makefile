@@ -53,6 +53,7 @@ SQL_PARTS = \
 	src/rebalance.tables.sql \
 	src/priority.tables.sql \
 	src/stuck.tables.sql \
+	src/speed.tables.sql \
 	src/catalog.api.sql \
 	src/policy.api.sql \
 	src/gate.api.sql \
@@ -71,6 +72,7 @@ SQL_PARTS = \
 	src/dlq.api.sql \
 	src/dlq_batch.api.sql \
 	src/dlq_auto.api.sql \
+	src/speed.api.sql \
 	src/privileges.sql
 
 DATA = $(wildcard updates/*.sql)

@@ -254,7 +254,8 @@ LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
 		WHEN 'reader' THEN '{status,stuck,stuck_thresholds,queue,queue_rates,waiting,waiting_summary,tenants,tenant_of,rooms,held,parked,
 			preview,preview_state,preview_change,explain_tenant,pool_plan,policy_version,policy_wanted,known_heads,
 			dead_letters,dlq_plan,dlq_batches,rebalance_plan,priority_plan,audit,
-			drain_status,may_i_upgrade}'::name[]
+			drain_status,may_i_upgrade,
+			scheduler_loops,job_heartbeats,dag_parses,connections,hot_tables,slow_statements,deadlock_counts,gauges}'::name[]
 		WHEN 'operator' THEN '{set_mode,set_tenant,drop_tenant,set_cohort,drop_cohort,add_tenant_rule,drop_tenant_rule,
 			drain_start,drain_stop,
 			set_stuck_threshold,drop_stuck_threshold,stuck_sweep,

@@ -92,6 +92,17 @@ INSERT INTO contract VALUES
 ('operator', 'v', true, 'set_priority_ageing', 'scope text, name text DEFAULT NULL::text, step integer DEFAULT 1, every interval DEFAULT ''00:05:00''::interval, cap integer DEFAULT 100, act boolean DEFAULT false', 'void'),
 ('operator', 'v', true, 'drop_priority_ageing', 'scope text, name text DEFAULT NULL::text', 'void'),
 ('owner', 'v', false, 'undo_priority', 'done airflow_bp.act', 'boolean'),
+-- Speed.
+('reader', 's', true, 'scheduler_loops', '', 'TABLE(schedulers bigint, running_runs bigint, looks_per_min double precision, look_lag_median interval, look_lag_p95 interval, look_lag_max interval, never_looked bigint, admissions_per_min double precision, queued_per_min double precision, examine_window_loops double precision)'),
+('reader', 's', true, 'job_heartbeats', '', 'TABLE(job_id integer, job_type text, hostname text, state text, heartbeat_lag interval, threshold interval, alive boolean, started timestamp with time zone)'),
+('reader', 's', true, 'dag_parses', '', 'TABLE(dag_id text, bundle text, file text, last_parsed timestamp with time zone, age interval, duration interval, stale boolean, import_errors bigint)'),
+('reader', 's', true, 'connections', '', 'TABLE(component text, connections bigint, active bigint, idle_in_transaction bigint, oldest_transaction interval, share_of_max double precision, per_hour double precision)'),
+('reader', 's', true, 'hot_tables', '', 'TABLE(relation text, live_tuples bigint, dead_tuples bigint, dead_share double precision, changed_since_analyze bigint, analyze_age interval, vacuum_age interval, seq_scans bigint, stale boolean, bloated boolean, advice text)'),
+('reader', 's', true, 'slow_statements', 'most integer DEFAULT 20', 'TABLE(component text, calls bigint, total_ms double precision, mean_ms double precision, max_ms double precision, rows bigint, share double precision, statement text)'),
+('reader', 's', true, 'deadlock_counts', '', 'TABLE(deadlocks bigint, conflicts bigint, rollbacks bigint, since timestamp with time zone)'),
+('reader', 's', true, 'gauges', 'during tstzrange DEFAULT NULL::tstzrange', 'TABLE(resolution interval, from_at timestamp with time zone, to_at timestamp with time zone, name text, label text, samples bigint, mean double precision, "least" double precision, most double precision)'),
+('owner', 'v', false, 'gauge_turn', '', 'bigint'),
+('owner', 'v', false, 'gauge_roll', 'now timestamp with time zone DEFAULT now()', 'bigint'),
 ('public', 'v', false, 'look_useful', 'dag_id character varying, run_id character varying, seen_by oid', 'boolean');
 
 CREATE ROLE bp_nobody;
@@ -154,6 +165,7 @@ SELECT columns_are('airflow_bp', t, c, t || ': columns') FROM (VALUES
 	('dlq_policy', '{cause,tenant,dag_id,retries,backoff,max_backoff,jitter,downstream}'),
 	('dlq_batch', '{id,started_at,started_by,pid,filter,total,retried,along,refused,reasons,after_id,busy,rounds,size,longest,said_at,ended_at}'),
 	('drain', '{id,scope,name,finish,since,started_by,at_timeout,timeout,deadline,timed_out_at,left_at_start,in_force_at,stopped_at,stopped_by}'),
+	('gauge', '{resolution,from_at,to_at,name,label,samples,total,least,most}'),
 	('act', '{act_id,at,actor,action,old,new,undone_at}')) v (t, c);
 SELECT col_type_is('airflow_bp', t, c, y, t || '.' || c) FROM (VALUES
 	('tenant', 'name', 'text'), ('tenant', 'nominal', 'integer'), ('tenant', 'weight', 'double precision'), ('tenant', 'count_deferred', 'boolean'),
