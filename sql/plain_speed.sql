@@ -23,7 +23,7 @@ SELECT component, connections, per_hour FROM airflow_bp.connections() WHERE comp
 SELECT count(*) FROM airflow_bp.hot_tables();
 SELECT count(*) FROM airflow_bp.slow_statements();
 SELECT airflow_bp.gauge_turn() AS written \gset
-SELECT count(*) = :written AS shown, count(*) FILTER (WHERE name = 'look_lag_max') AS known, count(*) FILTER (WHERE name = 'admissions_per_min') AS unknown
+SELECT count(*) = :written AS shown, count(*) FILTER (WHERE name = 'look_lag_max') AS lags, count(*) FILTER (WHERE name = 'admissions_per_min') AS admissions
 FROM airflow_bp.gauges();
 SELECT airflow_bp.gauge_roll();
 \c postgres

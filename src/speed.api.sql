@@ -21,7 +21,8 @@ COMMENT ON FUNCTION airflow_bp.sessions() IS 'STAND-IN';
 
 CREATE FUNCTION airflow_bp.job_heartbeats() RETURNS TABLE (job_id int, job_type text, hostname text, state text, heartbeat_lag interval,
 	threshold interval, alive boolean, started timestamptz)
-LANGUAGE plpgsql STABLE SECURITY DEFINER ROWS 10 SET search_path = pg_catalog, pg_temp SET lock_timeout = '50ms' SET enable_seqscan = off AS $body$
+LANGUAGE plpgsql STABLE SECURITY DEFINER ROWS 10 SET search_path = pg_catalog, pg_temp SET lock_timeout = '50ms' SET enable_seqscan = off
+SET jit = off AS $body$
 DECLARE
 	schema text := airflow_bp.airflow_schema_name();
 BEGIN
@@ -124,15 +125,14 @@ LANGUAGE sql STABLE SECURITY DEFINER ROWS 10 SET search_path = pg_catalog, pg_te
 	WITH c AS MATERIALIZED (
 		SELECT * FROM airflow_bp.connection_counts()
 	), sample AS MATERIALIZED (
-		SELECT g.from_at, g.label, g.total, extract(epoch FROM g.from_at - statement_timestamp())::float8 / 3600 AS hour
+		SELECT extract(epoch FROM g.from_at - statement_timestamp())::float8 / 3600 AS hour, jsonb_object_agg(g.label, g.total) AS connections
 		FROM airflow_bp.gauge g
 		WHERE g.resolution = 0 AND g.from_at > statement_timestamp() - interval '6 hours' AND g.name = 'connections' AND NOT pg_is_in_recovery()
+		GROUP BY g.from_at
 	)
 	SELECT c.*, c.connections::float8 / airflow_bp.connections_max(), (
-		-- Where a component has no sample, it had no connection.
-		SELECT CASE WHEN count(*) >= 10 THEN regr_slope(coalesce(s.total, 0), a.hour) END
-		FROM sample a LEFT JOIN sample s ON s.from_at = a.from_at AND s.label = c.component
-		WHERE a.label = '(all)')
+		-- A component that a sample does not have had no connection.
+		SELECT CASE WHEN count(*) >= 10 THEN regr_slope(coalesce((s.connections ->> c.component)::float8, 0), s.hour) END FROM sample s)
 	FROM c ORDER BY c.connections DESC, c.component COLLATE "C"
 $$;
 COMMENT ON FUNCTION airflow_bp.connections() IS
@@ -235,16 +235,14 @@ LANGUAGE sql STABLE ROWS 20 SET search_path = pg_catalog, pg_temp AS $$
 	WITH counter AS MATERIALIZED (
 		SELECT v.name, v.value, d.since FROM airflow_bp.deadlock_counts() d
 		CROSS JOIN LATERAL (VALUES ('deadlocks', d.deadlocks), ('conflicts', d.conflicts), ('rollbacks', d.rollbacks)) v (name, value)
-	), before AS MATERIALIZED (
-		SELECT g.from_at FROM airflow_bp.gauge g
-		WHERE g.resolution = 0 AND g.from_at > pg_postmaster_start_time() AND g.name = 'deadlocks_total' ORDER BY g.from_at DESC LIMIT 1
 	)
 	SELECT 'connections', c.component, c.connections FROM airflow_bp.connection_counts() c
 	UNION ALL SELECT 'connections_max', NULL, airflow_bp.connections_max()
 	UNION ALL SELECT c.name || '_total', NULL, c.value FROM counter c
 	-- A counter that was reset has no change that can be known.
 	UNION ALL SELECT c.name, NULL, c.value - g.total
-	FROM counter c JOIN airflow_bp.gauge g ON g.resolution = 0 AND g.from_at = (SELECT b.from_at FROM before b) AND g.name = c.name || '_total'
+	FROM counter c JOIN airflow_bp.gauge g ON g.name = c.name || '_total' AND g.resolution = 0
+		AND g.from_at = (SELECT max(b.from_at) FROM airflow_bp.gauge b WHERE b.resolution = 0 AND b.from_at > pg_postmaster_start_time())
 	WHERE c.value >= g.total AND (c.since > g.from_at) IS NOT TRUE
 $$;
 COMMENT ON FUNCTION airflow_bp.gauge_server() IS 'What gauge_turn() measures in any database; counters are compared with the last sample since the server was started.';
