@@ -60,6 +60,7 @@ SQL_PARTS = \
 	src/priority.tables.sql \
 	src/stuck.tables.sql \
 	src/locks.tables.sql \
+	src/speed.tables.sql \
 	src/catalog.api.sql \
 	src/policy.api.sql \
 	src/gate.api.sql \
@@ -71,6 +72,8 @@ SQL_PARTS = \
 	src/lock_rule.api.sql \
 	src/worker.api.sql \
 	src/queue.api.sql \
+	src/speed.api.sql \
+	src/timeline.api.sql \
 	src/clear.api.sql \
 	src/explain.api.sql \
 	src/drain.api.sql \

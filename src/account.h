@@ -42,10 +42,10 @@ typedef struct Counts
 	int64		slots[NUM_UNFINISHED];
 } Counts;
 
-/* Transitions: into existence or cleared; to running; to a finished state. */
+/* Transitions: into existence or cleared; to running; to a finished state; to scheduled; to queued. */
 typedef enum RateKind
 {
-	RATE_ARRIVED, RATE_STARTED, RATE_FINISHED, NUM_RATES
+	RATE_ARRIVED, RATE_STARTED, RATE_FINISHED, RATE_ADMITTED, RATE_QUEUED, NUM_RATES
 } RateKind;
 
 /* Transitions of one class in one minute of the clock. */

@@ -350,20 +350,20 @@ $$;
 COMMENT ON FUNCTION airflow_bp.deadlocks(tstzrange) IS
 'Deadlocks in a range (NULL: the last day), by the counter of PostgreSQL, read each 10 s. source, sessions: cycle: the sampler saw these sessions wait for each other, each with its statement, table and row; waits: it saw none, and these are the waits of the minute before, the dearest first; NULL: nothing was seen. A deadlock lasts for deadlock_timeout, so the sampler should look at least so often. The server log has the statements in full: see deadlock_log().';
 
-CREATE FUNCTION airflow_bp.lock_roll(at timestamptz DEFAULT now()) RETURNS bigint
+CREATE FUNCTION airflow_bp.lock_roll(now timestamptz DEFAULT now()) RETURNS bigint
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
-	DELETE FROM airflow_bp.deadlock d WHERE d.at < lock_roll.at - interval '366 days';
-	DELETE FROM airflow_bp.lock_action a WHERE a.at < lock_roll.at - interval '366 days';
-	RETURN airflow_bp.history_roll('airflow_bp.lock_history', at, 'blocker, blocked, blocker_component, blocked_component, lock_type, relation',
+	DELETE FROM airflow_bp.deadlock d WHERE d.at < lock_roll.now - interval '366 days';
+	DELETE FROM airflow_bp.lock_action a WHERE a.at < lock_roll.now - interval '366 days';
+	RETURN airflow_bp.history_roll(now, 'airflow_bp.lock_history', 'blocker, blocked, blocker_component, blocked_component, lock_type, relation',
 			'airflow_row, episodes, samples, waiter_seconds, idle_seconds, longest, most_waiters, sessions',
 			'(array_agg(airflow_row ORDER BY waiter_seconds DESC))[1], sum(episodes), sum(samples), sum(waiter_seconds), sum(idle_seconds), '
 			'max(longest), max(most_waiters), (array_agg(sessions ORDER BY waiter_seconds DESC))[1]')
-		+ airflow_bp.history_roll('airflow_bp.sampler_tick', at, 'error',
+		+ airflow_bp.history_roll(now, 'airflow_bp.sampler_tick', 'error',
 			'ticks, late, latest, took, longest, period, waiting, most_waiters, cut, errors',
 			'sum(ticks), sum(late), max(latest), sum(took), max(longest), sum(period), sum(waiting), max(most_waiters), sum(cut), sum(errors)')
-		+ airflow_bp.history_roll('airflow_bp.critical_hold', at, 'pid, client', 'samples, at_least, at_most',
+		+ airflow_bp.history_roll(now, 'airflow_bp.critical_hold', 'pid, client', 'samples, at_least, at_most',
 			'sum(samples), max(at_least), max(at_most)');
 END
 $$;
-COMMENT ON FUNCTION airflow_bp.lock_roll(timestamptz) IS 'Rolls up what the sampler has seen, see history_roll(); the number of rows that went. The worker calls it each 10 minutes.';
+COMMENT ON FUNCTION airflow_bp.lock_roll(timestamptz) IS 'Rolls up what the sampler has seen, see history_roll(), and returns the number of rows that went. The worker calls it each 10 minutes.';

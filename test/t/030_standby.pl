@@ -31,6 +31,12 @@ is(value($standby, "SELECT scheduled FROM airflow_bp.queue('deployment')"), 2, '
 is(value($standby, "SELECT concat_ws(' ', slots, demand, reason, allowed) FROM airflow_bp.pool_plan()"), '128 demand not known f', 'pool_plan()');
 is(value($standby, 'SELECT count(*) FROM airflow_bp.held()'), 0, 'held() is empty');
 is(value($standby, "SELECT airflow_bp.tenant_of('a1')"), 'a', 'tenant_of()');
+is(value($standby, 'SELECT count(*) FROM airflow_bp.scheduler_loops(), airflow_bp.deadlock_counts()'), 1, 'scheduler_loops(), deadlock_counts()');
+is(value($standby, 'SELECT (SELECT count(*) FROM airflow_bp.job_heartbeats()) + (SELECT count(*) FROM airflow_bp.dag_parses()) + (SELECT count(*) FROM airflow_bp.slow_statements())'),
+	0, 'job_heartbeats(), dag_parses(), slow_statements()');
+is(value($standby, "SELECT connections::text || (per_hour IS NULL) FROM airflow_bp.connections() WHERE component = '(all)'"), '1true', 'connections(), whose trend is that of the primary');
+is(value($standby, "SELECT count(*)::text || count(live_tuples) || count(advice) FROM airflow_bp.hot_tables()"), '1400', 'hot_tables() has nothing to say');
+wait_for($standby, 'SELECT count(*) > 0 FROM airflow_bp.gauges()', 'gauges() has what the worker of the primary samples');
 foreach my $call ('tick()', 'recount()')
 {
 	my ($ret, $out, $err) = $standby->psql('airflow', '\set VERBOSITY sqlstate' . "\nSELECT airflow_bp.$call");
