@@ -70,7 +70,8 @@ LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
 	PERFORM airflow_bp.check_choice('action', set_lock_rule.action, 'cancel', 'terminate');
 	IF set_lock_rule.component IS NOT NULL THEN
-		PERFORM airflow_bp.check_choice('component', set_lock_rule.component, 'scheduler', 'api-server', 'dag-processor', 'triggerer', 'worker', 'unknown');
+		PERFORM airflow_bp.check_choice('component', set_lock_rule.component, 'scheduler', 'api-server', 'dag-processor', 'triggerer', 'worker',
+			'unknown');
 	END IF;
 	IF coalesce(set_lock_rule.name, '') = '' OR octet_length(set_lock_rule.name) > 1024 THEN
 		RAISE EXCEPTION USING ERRCODE = 'BP001', MESSAGE = 'a rule needs a name', HINT = 'Give a name of 1 to 1024 bytes.';

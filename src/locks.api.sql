@@ -28,14 +28,15 @@ COMMENT ON FUNCTION airflow_bp.sessions_seen() IS 'Sessions of this database wit
 CREATE FUNCTION airflow_bp.lock_hosts() RETURNS TABLE (host text, component text)
 LANGUAGE plpgsql VOLATILE ROWS 10 SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
-	job regclass := to_regclass(format('%I.job', airflow_bp.airflow_schema_or_null()));
+	schema text := airflow_bp.airflow_schema_or_null();
+	job regclass := CASE WHEN schema IS NOT NULL THEN to_regclass(format('%I.job', schema)) END;
 BEGIN
 	IF job IS NOT NULL AND airflow_bp.share_now(job) THEN
 		RETURN QUERY EXECUTE format($query$
-			SELECT j.hostname::text, min(CASE j.job_type WHEN 'SchedulerJob' THEN 'scheduler' WHEN 'TriggererJob' THEN 'triggerer'
+			SELECT j.hostname, min(CASE j.job_type WHEN 'SchedulerJob' THEN 'scheduler' WHEN 'TriggererJob' THEN 'triggerer'
 				WHEN 'DagProcessorJob' THEN 'dag-processor' END)
 			FROM %s j WHERE j.state = 'running' GROUP BY 1 HAVING count(DISTINCT j.job_type) = 1$query$,
-			airflow_bp.airflow_relation(airflow_bp.airflow_schema_or_null(), 'job', 'hostname text', 'job_type text', 'state text'));
+			airflow_bp.airflow_relation(schema, 'job', 'hostname text', 'job_type text', 'state text'));
 	END IF;
 END
 $$;
@@ -67,7 +68,8 @@ COMMENT ON FUNCTION airflow_bp.relation_name(oid, text) IS 'Name of a table, wit
 
 CREATE FUNCTION airflow_bp.lock_row(relation oid, block bigint, row_place int, subject text, airflow_schema text) RETURNS jsonb
 LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
-	SELECT CASE WHEN subject IS NOT NULL THEN jsonb_build_object('advisory', CASE subject WHEN '1' THEN 'migration' WHEN '2' THEN 'critical section' ELSE subject END)
+	SELECT CASE WHEN subject IS NOT NULL THEN jsonb_build_object('advisory',
+			CASE subject WHEN '1' THEN 'migration' WHEN '2' THEN 'critical section' ELSE subject END)
 		WHEN row_place IS NOT NULL AND EXISTS (SELECT FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
 			WHERE c.oid = relation AND n.nspname = airflow_schema) THEN airflow_bp.row_at(relation, block, row_place) END
 $$;
@@ -93,9 +95,12 @@ $$;
 COMMENT ON FUNCTION airflow_bp.lock_tree() IS
 'Who blocks whom now, from one copy of the lock table: a row for each session that waits for a lock in this database, and for each that blocks one; no row: nobody waits.
 Trees, the one with most waiters first; in it the root (depth 0: blocked by nobody, or the first of a cycle), then by distance from it.
-pid: of a session with its parallel workers; NULL: a prepared transaction (in blocked_by: 0). blocked_by: who holds the lock in conflict, or asks for it in conflict and stands before in the queue, the latter only where that leads to another holder; pg_blocking_pids() lists all of them. waiters: sessions that wait for this one, at any distance.
+pid: of a session with its parallel workers; NULL: a prepared transaction (in blocked_by: 0). blocked_by: who holds the lock in conflict, or asks for
+it in conflict and stands before in the queue, the latter only where that leads to another holder; pg_blocking_pids() lists all of them. waiters:
+sessions that wait for this one, at any distance.
 component, rule: see sessions(). state: idle in transaction: it will not end by itself. wait_start: NULL: waits for nothing. lock_type, lock_mode, relation, airflow_row: what it waits for; of a root, by what it blocks most. airflow_row: dag_id, run_id, task_id, map_index and the like of the row, also where the wait is for the transaction that has changed it; {"advisory": "critical section"} and the like; NULL: not known.
-statement: running, or the last one. statement_class: the same in a few words. Takes no lock on any table, but for that of a reader where it is to be had at once.';
+statement: running, or the last one. statement_class: the same in a few words. Takes no lock on any table, but for that of a reader where it is to be
+had at once.';
 
 CREATE FUNCTION airflow_bp.lock_episodes_open(telling boolean) RETURNS TABLE (id bigint, begins boolean, over boolean, from_at timestamptz, to_at timestamptz,
 	samples bigint, waiter_seconds float8, idle_seconds float8, longest interval, most_waiters int, lock_type text, lock_mode text,
@@ -266,8 +271,12 @@ LANGUAGE sql VOLATILE SECURITY DEFINER ROWS 1000 SET search_path = pg_catalog, p
 $$;
 COMMENT ON FUNCTION airflow_bp.lock_episodes(tstzrange) IS
 'Episodes of waiting in a range (NULL: the last day): looks in a row at which the same statement, or last statement, blocked the same statement at the same row or relation. Needs the sampler.
-from_at, to_at: first and last look. going_on: also at the last look. blocker: the root of the tree, not who stands just before. Statements without values. airflow_row: see lock_tree(). samples: looks that saw it; the more of them, the better is waiter_seconds, an estimate: waiting sessions at each look, times the time since the look before. idle_share: part of it in which the blocker was idle in its transaction. longest: wait of one session seen. sessions: pids and client at the look with most waiters.
-resolution: 0: one episode; older than a day, a minute, and older than 30 days, an hour, of all episodes of these statements and relation, with their number in episodes and one row and session as an example. What begins in the range counts, whole.';
+from_at, to_at: first and last look. going_on: also at the last look. blocker: the root of the tree, not who stands just before. Statements without
+values. airflow_row: see lock_tree(). samples: looks that saw it; the more of them, the better is waiter_seconds, an estimate: waiting sessions at
+each look, times the time since the look before. idle_share: part of it in which the blocker was idle in its transaction. longest: wait of one session
+seen. sessions: pids and client at the look with most waiters.
+resolution: 0: one episode; older than a day, a minute, and older than 30 days, an hour, of all episodes of these statements and relation, with their
+number in episodes and one row and session as an example. What begins in the range counts, whole.';
 
 CREATE FUNCTION airflow_bp.lock_report(during tstzrange DEFAULT NULL, before tstzrange DEFAULT NULL) RETURNS TABLE (waiter_seconds float8, share float8,
 	before_waiter_seconds float8, blocker_component text, blocker_class text, blocked_component text, blocked_class text, relation text,

@@ -361,8 +361,9 @@ find_known(const KnownSession *all, int n, int pid, TimestampTz start)
 
 /* What is known of a session after its present statement, which may tell nothing. */
 static bool
-learn_session(const PgBackendStatus *entry, const KnownSession *before, KnownSession *out)
+learn_session(const PgBackendStatus *entry, const KnownSession *all, int n, KnownSession *out)
 {
+	const KnownSession *before = find_known(all, n, entry->st_procpid, entry->st_proc_start_timestamp);
 	LockClass	now = locks_classify(entry, entry->st_activity_raw);
 
 	*out = (KnownSession) {entry->st_procpid, entry->st_proc_start_timestamp, now};
@@ -397,7 +398,7 @@ learn(TimestampTz now)
 		const PgBackendStatus *entry = &pgstat_get_local_beentry_by_index(i)->backendStatus;
 
 		if (entry->st_procpid > 0 && entry->st_backendType == B_BACKEND &&
-			learn_session(entry, find_known(before, nbefore, entry->st_procpid, entry->st_proc_start_timestamp), &found[n]))
+			learn_session(entry, before, nbefore, &found[n]))
 			n++;
 	}
 	pgstat_clear_backend_activity_snapshot();

@@ -13,7 +13,8 @@ DECLARE
 BEGIN
 	IF isempty(during) OR first >= last THEN
 		RETURN;
-	ELSIF step IS NULL OR step < interval '1 second' OR step > interval '7 days' OR extract(epoch FROM last - first) / extract(epoch FROM step) > 100000 THEN
+	ELSIF step IS NULL OR step < interval '1 second' OR step > interval '7 days'
+		OR extract(epoch FROM last - first) / extract(epoch FROM step) > 100000 THEN
 		RAISE EXCEPTION USING ERRCODE = 'BP002', MESSAGE = format('step must be between 1 second and 7 days, and at most 100000 in the range: %s',
 			coalesce(step::text, 'NULL')), HINT = 'Give a longer step, or a shorter range.';
 	END IF;
@@ -50,7 +51,8 @@ END
 $$;
 COMMENT ON FUNCTION airflow_bp.lock_timeline(tstzrange, interval) IS
 'A range (NULL: the last hour) in steps, each with what waiting cost in it and what the schedulers did meanwhile. waiter_seconds, idle_share, most_waiters: see lock_episodes(); dearest: who blocked whom at the greatest cost. deadlocks: by the counter. critical_share: of the looks, those that found somebody in the critical section. looks_per_min, admissions_per_min, connections: means; look_lag (95 %), heartbeat_lag (of the worst scheduler): greatest; see gauges(). blind: time for which no look of the sampler stands: there waiter_seconds is NULL or too small.
-What begins in a step counts for it, whole: older than a day rows are of a minute, older than 30 days of an hour, and a shorter step shows all of an hour in its first. BP002 bad step.';
+What begins in a step counts for it, whole: older than a day rows are of a minute, older than 30 days of an hour, and a shorter step shows all of an
+hour in its first. BP002 bad step.';
 
 CREATE FUNCTION airflow_bp.deadlock_log(most_bytes bigint DEFAULT 4194304) RETURNS TABLE (line text, detail text)
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER ROWS 10 SET search_path = pg_catalog, pg_temp AS $$
