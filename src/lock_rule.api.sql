@@ -76,7 +76,8 @@ BEGIN
 	IF coalesce(set_lock_rule.name, '') = '' OR octet_length(set_lock_rule.name) > 1024 THEN
 		RAISE EXCEPTION USING ERRCODE = 'BP001', MESSAGE = 'a rule needs a name', HINT = 'Give a name of 1 to 1024 bytes.';
 	ELSIF set_lock_rule.after IS NULL OR set_lock_rule.after NOT BETWEEN interval '1 second' AND interval '30 days' THEN
-		RAISE EXCEPTION USING ERRCODE = 'BP002', MESSAGE = format('after must be between 1 second and 30 days: %s', coalesce(set_lock_rule.after::text, 'NULL')),
+		RAISE EXCEPTION USING ERRCODE = 'BP002',
+			MESSAGE = format('after must be between 1 second and 30 days: %s', coalesce(set_lock_rule.after::text, 'NULL')),
 			HINT = 'Airflow''s own transactions are over in seconds; one minute is a good beginning.';
 	ELSIF set_lock_rule.waiters IS NULL OR set_lock_rule.waiters < 0 THEN
 		RAISE EXCEPTION USING ERRCODE = 'BP002', MESSAGE = format('waiters must be at least 0: %s', coalesce(set_lock_rule.waiters::text, 'NULL')),

@@ -404,10 +404,11 @@ airflow_bp_end_session(PG_FUNCTION_ARGS)
 	{
 		const PgBackendStatus *entry = &pgstat_get_local_beentry_by_index(i)->backendStatus;
 
-		if (entry->st_procpid == pid && entry->st_backendType == B_BACKEND && entry->st_databaseid == MyDatabaseId &&
+		if (entry->st_procpid == pid && entry->st_backendType == B_BACKEND &&
+			entry->st_databaseid == MyDatabaseId &&
 			entry->st_proc_start_timestamp == PG_GETARG_TIMESTAMPTZ(1) &&
 			entry->st_xact_start_timestamp == PG_GETARG_TIMESTAMPTZ(2))
-			same = entry->st_state == STATE_IDLEINTRANSACTION || entry->st_state == STATE_IDLEINTRANSACTION_ABORTED;
+			same = locks_is_idle(entry->st_state);
 	}
 	pgstat_clear_backend_activity_snapshot();
 	if (!same || pid == MyProcPid || locks_critical_holder(MyDatabaseId, &xact) == pid)

@@ -379,8 +379,7 @@ locks_critical_holder(Oid db, LocalTransactionId *lxid)
 }
 
 bool
-locks_is_idle(const LockSession *session)
+locks_is_idle(BackendState state)
 {
-	return session->known &&
-		(session->state == STATE_IDLEINTRANSACTION || session->state == STATE_IDLEINTRANSACTION_ABORTED);
+	return state == STATE_IDLEINTRANSACTION || state == STATE_IDLEINTRANSACTION_ABORTED;
 }

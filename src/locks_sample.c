@@ -228,7 +228,8 @@ add_group(int slot, Oid db, const LocksCopy *copy, const WaitGroup *group, int64
 		describe_rest(episode);
 	else if (group->waiters > episode->sums.most_waiters)
 		describe(episode, copy, group);
-	episode_add(&episode->sums, group->waiters, stands_for, locks_is_idle(blocker), group->longest);
+	episode_add(&episode->sums, group->waiters, stands_for,
+				blocker->known && locks_is_idle(blocker->state), group->longest);
 	episode->last = copy->at;
 }
 
