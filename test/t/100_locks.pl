@@ -35,7 +35,7 @@ sub waits
 
 sub pid_of
 {
-	return $_[0]->query('SELECT pg_backend_pid()');
+	return scalar $_[0]->query('SELECT pg_backend_pid()');
 }
 
 sub end
