@@ -20,7 +20,7 @@ BEGIN
 	END IF;
 	span := tstzrange(first, last);
 	RETURN QUERY
-	WITH bin AS (SELECT b.at FROM generate_series(date_bin(step, first, origin), last, step) b (at)),
+	WITH bin AS (SELECT b.at FROM generate_series(date_bin(step, first, origin), last, step) b (at) WHERE b.at < last),
 	wait AS (SELECT date_bin(step, p.from_at, origin) AS at, sum(p.waiter_seconds) AS cost, sum(p.idle_seconds) AS idle, max(p.most_waiters) AS most,
 			(array_agg(format('%s: %s blocks %s: %s', p.blocker_component, p.blocker_class, p.blocked_component, p.blocked_class)
 				ORDER BY p.waiter_seconds DESC))[1] AS dearest
