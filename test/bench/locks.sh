@@ -32,12 +32,14 @@ export PGDATABASE=bench PGOPTIONS='-c client_min_messages=warning'
 
 createdb bench
 sql -o /dev/null -f "$top/test/fixtures/airflow_3_3_2.sql" -f "$top/test/fixtures/load.sql" \
-	-c "SELECT load_gen.load(dags => 20, runs => 10, tasks => 10, live => 1, unfinished => 1)" \
+	-c "SELECT load_gen.load(dags => 20, runs => 10, tasks => 10, live => 0, queued => 0)" \
+	-c "UPDATE dag_run SET state = 'success'" -c "UPDATE task_instance SET state = 'success'" -c "VACUUM ANALYZE task_instance, dag_run" \
 	-c "CREATE EXTENSION airflow_bp" -c "SELECT airflow_bp.enable()" -f "$here/locks.sql" \
 	-c "CALL bench.await('pid IS NOT NULL AND ticks > 0 FROM airflow_bp.sampler_memory()')"
 sampler=$(sql -c "SELECT pid FROM airflow_bp.sampler_memory()")
 worker=$(sql -c "SELECT pid FROM pg_stat_activity WHERE backend_type LIKE 'airflow_bp%' AND datname = 'bench'")
 clients=()
+trap end_sessions EXIT
 postmaster=$(head -n 1 "$PGDATA/postmaster.pid")
 
 # CPU time of processes, in seconds.
@@ -95,9 +97,15 @@ sessions()
 	clients+=($!)
 }
 
+# await_sessions NUMBER NAME CONDITION
 await_sessions()
 {
-	sql -c "CALL bench.await('count(*) = $1 FROM pg_stat_activity WHERE application_name = ''asking'' AND $2')"
+	for _ in {1..600}; do
+		[ "$(sql -c "SELECT count(*) FROM pg_stat_activity WHERE application_name = '$2' AND $3")" != "$1" ] || return 0
+		sleep 0.2
+	done
+	echo "there are not $1 sessions: $2, $3" >&2
+	exit 1
 }
 
 # They go, and who blocks them.
@@ -120,14 +128,14 @@ hold()
 		echo "\\sleep 36000 s"
 	) >/dev/null 2>&1 &
 	clients+=($!)
-	sql -c "CALL bench.await('count(*) = 1 FROM pg_stat_activity WHERE application_name = ''holding'' AND state = ''idle in transaction'' AND query LIKE ''UPDATE%'' AND clock_timestamp() - state_change > ''0.5 s''')"
+	await_sessions 1 holding "state = 'idle in transaction' AND query LIKE 'UPDATE%' AND state_change < clock_timestamp() - interval '1 s'"
 }
 
 convoy()
 {
 	hold "$([ "$2" = 1 ] && echo 1 || echo "$1")"
 	sessions "$1" "$2" "FOR UPDATE OF task_instance"
-	await_sessions "$1" "wait_event_type = ''Lock''"
+	await_sessions "$1" asking "wait_event_type = 'Lock'"
 }
 
 # looks SINCE: number, mean and longest in ms, period in ms, of the looks since then
@@ -159,7 +167,7 @@ watch_quiet()
 run_quiet()
 {
 	sessions 300 0 ""
-	await_sessions 300 "state = ''idle'' AND query LIKE ''SELECT task%''"
+	await_sessions 300 asking "state = 'idle' AND query LIKE 'SELECT task%'"
 	watch_quiet 1s
 	watch_quiet 100ms
 }
@@ -251,30 +259,32 @@ wal()
 # minute for each episode
 scene()
 {
-	local since bytes
+	local since bytes before
 
-	sql -c "TRUNCATE airflow_bp.lock_history, airflow_bp.lock_statement, airflow_bp.sampler_tick, airflow_bp.critical_hold"
+	set_period 0
+	sql -o /dev/null -c "SELECT airflow_bp.lock_turn()" -c "TRUNCATE airflow_bp.lock_history, airflow_bp.lock_statement, airflow_bp.sampler_tick, airflow_bp.critical_hold"
 	convoy "$1" "$2"
+	before=$(wal 20)
+	set_period 1s
 	since=$(sql -c "SELECT clock_timestamp()")
 	sleep 30
 	bytes=$(wal 60)
 	sql -c "
 		WITH seen AS (
 			SELECT looks, took_ms, longest_ms, open_episodes, crowded, extract(epoch FROM period) AS period,
-				(SELECT count(*) / 1.5 FROM airflow_bp.critical_hold WHERE from_at >= '$since') AS holds,
-				(SELECT count(*) FROM airflow_bp.lock_history WHERE to_at >= '$since'::timestamptz + interval '30 s') AS pieces
-			FROM airflow_bp.sampler_status(tstzrange('$since', NULL))),
-		day AS (
-			SELECT *, open_episodes * 1440 * bench.row_bytes('airflow_bp.lock_history') AS history,
-				86400 / period * bench.row_bytes('airflow_bp.sampler_tick') AS tick, holds * 1440 * bench.row_bytes('airflow_bp.critical_hold') AS hold
-			FROM seen)
-		SELECT format('        %s wait, %s: %s MB a day (lock_history %s: %s episodes of %s bytes a minute; sampler_tick %s: %s a day of %s bytes; critical_hold %s: %s a day of %s bytes)',
-			$1, '$3', round(((history + tick + hold) / 1e6)::numeric, 2), round((history / 1e6)::numeric, 2), open_episodes, bench.row_bytes('airflow_bp.lock_history'),
-			round((tick / 1e6)::numeric, 2), round((86400 / period)::numeric), bench.row_bytes('airflow_bp.sampler_tick'),
-			round((hold / 1e6)::numeric, 2), round(holds * 1440), bench.row_bytes('airflow_bp.critical_hold'))
-			|| E'\n' || format('        WAL $bytes bytes a minute with %s pieces; a look takes %s ms, the longest %s ms, one each %s s; %s samples of episodes without a place',
-			pieces, round(took_ms::numeric, 2), round(longest_ms::numeric, 2), round(period::numeric, 1), crowded)
-		FROM day"
+				(SELECT count(*) FROM airflow_bp.critical_hold) / extract(epoch FROM clock_timestamp() - '$since') AS holds,
+				(SELECT count(*) FROM airflow_bp.lock_history WHERE to_at >= '$since'::timestamptz + interval '30 s') AS pieces,
+				bench.row_bytes('airflow_bp.lock_history') AS piece_bytes, bench.row_bytes('airflow_bp.sampler_tick') AS tick_bytes,
+				bench.row_bytes('airflow_bp.critical_hold') AS hold_bytes
+			FROM airflow_bp.sampler_status(tstzrange('$since', NULL)))
+		SELECT format('        %s wait, %s: %s MB a day: lock_history %s (%s episodes, a row of %s bytes a minute each), sampler_tick %s (%s rows of %s bytes), critical_hold %s (%s rows of %s bytes)',
+				$1, '$3', round(((open_episodes * 1440 * piece_bytes + 86400 / period * tick_bytes + holds * 86400 * hold_bytes) / 1e6)::numeric, 1),
+				round((open_episodes * 1440 * piece_bytes / 1e6)::numeric, 1), open_episodes, piece_bytes,
+				round((86400 / period * tick_bytes / 1e6)::numeric, 1), round((86400 / period)::numeric), tick_bytes,
+				round((holds * 86400 * hold_bytes / 1e6)::numeric, 1), round(holds * 86400), hold_bytes)
+			|| E'\n' || format('        WAL: %s kB a minute with %s pieces in it, %s without the sampler; a look takes %s ms, the longest %s ms, one each %s s; %s samples of episodes without a place',
+				round($bytes / 1000.0), pieces, round($before / 1000.0), round(took_ms::numeric, 2), round(longest_ms::numeric, 2), round(period::numeric, 1), crowded)
+		FROM seen"
 	end_sessions
 	sql -c "CALL bench.await('count(*) = 0 FROM airflow_bp.lock_episodes_open(false)')"
 }
@@ -283,12 +293,6 @@ run_storage()
 {
 	local n
 
-	set_period 0
-	sleep 12
-	echo "        WAL $(wal 20) bytes a minute without the sampler"
-	set_period 1s
-	sleep 12
-	echo "        WAL $(wal 30) bytes a minute while nobody waits"
 	for n in $waiters; do
 		scene "$n" 1 "all for one row"
 		scene "$n" 0 "each for its own row"
@@ -296,5 +300,4 @@ run_storage()
 }
 
 run_$part
-end_sessions
 exit $missed
