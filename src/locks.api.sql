@@ -79,15 +79,19 @@ CREATE FUNCTION airflow_bp.lock_tree() RETURNS TABLE (depth int, pid int, blocke
 	wait_start timestamptz, xact_age interval, lock_type text, lock_mode text, relation text, airflow_row jsonb, statement text, client text,
 	statement_class text, root int)
 LANGUAGE sql VOLATILE SECURITY DEFINER ROWS 20 SET search_path = pg_catalog, pg_temp AS $$
+	-- Many wait for the same: its name is found once.
+	WITH waits AS MATERIALIZED (
+		SELECT *, dense_rank() OVER (ORDER BY v.relation, v.block, v.row_place, v.subject) AS target FROM airflow_bp.lock_waits() v),
+	named AS (
+		SELECT v.target, airflow_bp.relation_name(min(v.relation), s.airflow_schema) AS relation,
+			airflow_bp.lock_row(min(v.relation), min(v.block), min(v.row_place), min(v.subject), s.airflow_schema) AS airflow_row
+		FROM waits v CROSS JOIN (SELECT airflow_bp.airflow_schema_or_null() OFFSET 0) s (airflow_schema) GROUP BY v.target, s.airflow_schema)
 	SELECT w.depth, w.pid, w.blocked_by, w.waiters, coalesce(h.component, w.component),
 		CASE WHEN h.component IS NOT NULL THEN 'host of job' ELSE w.rule END, w.state, w.wait_start,
-		clock_timestamp() - coalesce(w.xact_start, p.prepared), w.lock_type, w.lock_mode,
-		airflow_bp.relation_name(w.relation, s.airflow_schema),
-		airflow_bp.lock_row(w.relation, w.block, w.row_place, w.subject, s.airflow_schema),
+		clock_timestamp() - coalesce(w.xact_start, p.prepared), w.lock_type, w.lock_mode, n.relation, n.airflow_row,
 		CASE WHEN p.gid IS NOT NULL THEN format('PREPARE TRANSACTION %L', p.gid) ELSE w.statement END, w.client,
 		CASE WHEN p.gid IS NOT NULL THEN 'prepare transaction' ELSE w.class END, w.root
-	FROM airflow_bp.lock_waits() w
-	CROSS JOIN (SELECT airflow_bp.airflow_schema_or_null()) s (airflow_schema)
+	FROM waits w JOIN named n USING (target)
 	LEFT JOIN airflow_bp.lock_hosts() h ON w.component = 'unknown' AND h.host = w.client
 	LEFT JOIN pg_prepared_xacts p ON p.transaction = w.xid
 	ORDER BY w.place
@@ -143,7 +147,7 @@ LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
 			coalesce(e.airflow_row::jsonb, airflow_bp.lock_row(e.relation, e.block, e.row_place, e.subject, s.airflow_schema)) AS found,
 			coalesce(r.component, e.blocker_component) AS blocker_known
 		FROM airflow_bp.lock_episodes_open(true) e
-		CROSS JOIN (SELECT airflow_bp.airflow_schema_or_null()) s (airflow_schema)
+		CROSS JOIN (SELECT airflow_bp.airflow_schema_or_null() OFFSET 0) s (airflow_schema)
 		LEFT JOIN airflow_bp.lock_hosts() r ON e.blocker_component = 'unknown' AND r.host = e.blocker_client),
 	statements AS (
 		INSERT INTO airflow_bp.lock_statement (print, class, shape)
@@ -182,7 +186,7 @@ LANGUAGE sql VOLATILE ROWS 1 SET search_path = pg_catalog, pg_temp AS $$
 	SELECT c.at, jsonb_agg(jsonb_strip_nulls(jsonb_build_object('pid', c.pid, 'blocked_by', c.blocked_by, 'component', c.component,
 		'statement', c.statement, 'relation', airflow_bp.relation_name(c.relation, s.airflow_schema),
 		'row', airflow_bp.lock_row(c.relation, c.block, c.row_place, c.subject, s.airflow_schema))) ORDER BY c.pid)
-	FROM airflow_bp.lock_cycles() c CROSS JOIN (SELECT airflow_bp.airflow_schema_or_null()) s (airflow_schema)
+	FROM airflow_bp.lock_cycles() c CROSS JOIN (SELECT airflow_bp.airflow_schema_or_null() OFFSET 0) s (airflow_schema)
 	WHERE c.at > since GROUP BY c.at ORDER BY c.at DESC LIMIT 1
 $$;
 COMMENT ON FUNCTION airflow_bp.lock_cycle(timestamptz) IS 'The last sessions that were seen to wait for each other since an instant.';
@@ -251,7 +255,7 @@ LANGUAGE sql VOLATILE ROWS 1000 SET search_path = pg_catalog, pg_temp AS $$
 		e.lock_type, airflow_bp.relation_name(e.relation, s.airflow_schema), e.airflow_row::jsonb, e.begins::int, e.samples, e.waiter_seconds,
 		e.idle_seconds, e.longest, e.most_waiters,
 		jsonb_strip_nulls(jsonb_build_object('blocker', e.blocker_pid, 'blocker_client', e.blocker_client, 'blocked', e.blocked_pid)), NOT e.over
-	FROM airflow_bp.lock_episodes_open(false) e CROSS JOIN (SELECT airflow_bp.airflow_schema_or_null()) s (airflow_schema)
+	FROM airflow_bp.lock_episodes_open(false) e CROSS JOIN (SELECT airflow_bp.airflow_schema_or_null() OFFSET 0) s (airflow_schema)
 	WHERE e.from_at <@ during
 $$;
 COMMENT ON FUNCTION airflow_bp.lock_pieces(tstzrange) IS 'Pieces of lock_history that begin in a range, and what is not written yet.';
