@@ -23,7 +23,7 @@ COMMENT ON FUNCTION airflow_bp.share_now(regclass) IS 'Takes the lock that a rea
 CREATE FUNCTION airflow_bp.sessions_seen() RETURNS TABLE (pid int, component text, rule text, state text, backend_start timestamptz,
 	xact_start timestamptz, state_change timestamptz, client text, statement text)
 LANGUAGE c VOLATILE ROWS 100 AS 'MODULE_PATHNAME', 'airflow_bp_sessions';
-COMMENT ON FUNCTION airflow_bp.sessions_seen() IS 'Sessions of this database with the component that their statement tells, or an earlier one that the sampler has seen.';
+COMMENT ON FUNCTION airflow_bp.sessions_seen() IS 'Sessions of this database with the component that their statement tells, or an earlier one.';
 
 CREATE FUNCTION airflow_bp.lock_hosts() RETURNS TABLE (host text, component text)
 LANGUAGE plpgsql VOLATILE ROWS 10 SET search_path = pg_catalog, pg_temp AS $$
@@ -51,7 +51,7 @@ LANGUAGE sql VOLATILE SECURITY DEFINER ROWS 100 SET search_path = pg_catalog, pg
 	LEFT JOIN airflow_bp.lock_hosts() h ON s.component = 'unknown' AND h.host = s.client
 $$;
 COMMENT ON FUNCTION airflow_bp.sessions() IS
-'Sessions of this database and the component each belongs to: scheduler, api-server, dag-processor, triggerer, migration, worker, ours, pg_dump, vacuum, unknown. rule: what says so: the statement that it runs or ran last, an earlier one (only where the sampler runs), or the host of its client.';
+'Sessions of this database and the component each belongs to: scheduler, api-server, dag-processor, triggerer, migration, worker, ours, pg_dump, vacuum, unknown. rule: what says so: the statement that it runs or ran last, an earlier one (only where the library is preloaded), or the host of its client.';
 
 CREATE FUNCTION airflow_bp.lock_waits() RETURNS TABLE (place int, pid int, root int, depth int, blocked_by int[], waiters int, xid xid, state text,
 	wait_start timestamptz, xact_start timestamptz, backend_start timestamptz, state_change timestamptz, lock_type text, lock_mode text,
