@@ -52,18 +52,21 @@ $$;
 
 CREATE TABLE bench.round (scene text, pair int, variant text, tps float8, cpu float8, ours float8);
 
--- Pairs of rounds: quotients with the sampler and without, in the middle half, and of the median of pairs drawn anew (in 95 of 100 draws).
+-- Quotients with the sampler and without: of the quicker halves, and of pairs of rounds: median, middle half, and where the median lies in 95 of 100
+-- draws of pairs from these.
 CREATE VIEW bench.load AS
-WITH pair AS (
-	SELECT scene, pair, max(tps) FILTER (WHERE variant = 'on') / max(tps) FILTER (WHERE variant = 'off') AS tps,
-		max(cpu / tps) FILTER (WHERE variant = 'on') / max(cpu / tps) FILTER (WHERE variant = 'off') AS cpu
-	FROM bench.round GROUP BY scene, pair),
-counted AS (SELECT scene, array_agg(tps) AS all_tps, array_agg(cpu) AS all_cpu, count(*)::int AS n FROM pair GROUP BY scene),
+WITH ranked AS (SELECT *, row_number() OVER (PARTITION BY scene, variant ORDER BY tps DESC) * 2 <= count(*) OVER (PARTITION BY scene, variant) + 1 AS quick
+	FROM bench.round),
+side AS (
+	SELECT scene, variant, avg(tps) FILTER (WHERE quick) AS tps, avg(cpu / tps) FILTER (WHERE quick) AS cpu, avg(ours) AS ours FROM ranked
+	GROUP BY scene, variant),
+pair AS (SELECT scene, o.pair, o.tps / f.tps AS tps FROM bench.round o JOIN bench.round f USING (scene, pair) WHERE o.variant = 'on' AND f.variant = 'off'),
+counted AS (SELECT scene, array_agg(tps) AS tps, count(*)::int AS n FROM pair GROUP BY scene),
 drawn AS (
-	SELECT c.scene, d, percentile_cont(0.5) WITHIN GROUP (ORDER BY c.all_tps[1 + floor(random() * c.n)::int]) AS tps
+	SELECT c.scene, d, percentile_cont(0.5) WITHIN GROUP (ORDER BY c.tps[1 + floor(random() * c.n)::int]) AS tps
 	FROM counted c, generate_series(1, 2000) d, generate_series(1, c.n) i WHERE i > 0 GROUP BY c.scene, d)
-SELECT p.scene, count(*) AS pairs,
-	(percentile_cont('{0.5, 0.25, 0.75}'::float8[]) WITHIN GROUP (ORDER BY p.tps))::numeric(8, 4)[] AS tps,
-	(percentile_cont('{0.5, 0.25, 0.75}'::float8[]) WITHIN GROUP (ORDER BY p.cpu))::numeric(8, 4)[] AS cpu,
-	(SELECT (percentile_cont('{0.025, 0.975}'::float8[]) WITHIN GROUP (ORDER BY d.tps))::numeric(8, 4)[] FROM drawn d WHERE d.scene = p.scene) AS drawn
-FROM pair p GROUP BY p.scene;
+SELECT scene, round((o.tps / f.tps)::numeric, 4) AS quicker, c.n AS pairs,
+	(SELECT (percentile_cont('{0.5, 0.25, 0.75}'::float8[]) WITHIN GROUP (ORDER BY p.tps))::numeric(8, 4)[] FROM pair p WHERE p.scene = o.scene) AS middle,
+	(SELECT (percentile_cont('{0.025, 0.975}'::float8[]) WITHIN GROUP (ORDER BY d.tps))::numeric(8, 4)[] FROM drawn d WHERE d.scene = o.scene) AS drawn,
+	round((o.cpu / f.cpu)::numeric, 4) AS cpu, round(f.tps) AS off, o.ours - f.ours AS ours
+FROM side o JOIN side f USING (scene) JOIN counted c USING (scene) WHERE o.variant = 'on' AND f.variant = 'off';
