@@ -23,7 +23,7 @@
 
 /* A session looks at so many of its first statements, and then at one of so many. */
 #define HEAR_ALL 200
-#define HEAR_EACH 16
+#define HEAR_EACH 64
 /* Ticks wait so long before they are written, several at once. */
 #define TICKS_WAIT (10 * USECS_PER_SEC)
 
@@ -188,6 +188,38 @@ new_episode(int slot, Oid db, uint64 key, TimestampTz now)
 	return place;
 }
 
+/* What an earlier statement of a session has told.  The caller holds locks_lock. */
+static LockClass
+known_class(int pid, TimestampTz start)
+{
+	for (int i = 0; i < MaxBackends; i++)
+	{
+		if (locks->known[i].pid == pid && locks->known[i].start == start)
+			return locks->known[i].class;
+	}
+	return (LockClass) {LOCKS_UNKNOWN, 0};
+}
+
+/* Has an earlier statement of a session told its component? */
+bool
+locks_known_session(int pid, TimestampTz start, LockClass *class)
+{
+	if (locks == NULL)
+		return false;
+	LWLockAcquire(shmem->locks_lock, LW_SHARED);
+	*class = known_class(pid, start);
+	LWLockRelease(shmem->locks_lock);
+	return class->component != LOCKS_UNKNOWN;
+}
+
+static LockClass
+class_of(const LockSession *session)
+{
+	if (session->class.component != LOCKS_UNKNOWN || !session->known)
+		return session->class;
+	return known_class(session->pid, session->backend_start);
+}
+
 static void
 describe(LockEpisode *episode, const LocksCopy *copy, const WaitGroup *group)
 {
@@ -197,8 +229,8 @@ describe(LockEpisode *episode, const LocksCopy *copy, const WaitGroup *group)
 	episode->tag = *tag_of(copy, group->lock);
 	episode->lock_type = copy->tags[group->lock].locktag_type;
 	episode->mode = copy->waiters[blocked->waits].mode;
-	episode->blocker_class = blocker->class;
-	episode->blocked_class = blocked->class;
+	episode->blocker_class = class_of(blocker);
+	episode->blocked_class = class_of(blocked);
 	episode->blocker_pid = blocker->pid;
 	episode->blocked_pid = blocked->pid;
 	episode->blocker_xact = blocker->xact_start;
@@ -250,7 +282,7 @@ keep_cycle(Oid db, const LocksCopy *copy, int root)
 			continue;
 		cycle->edges[cycle->nedges].pid = session->pid;
 		cycle->edges[cycle->nedges].blocked_by = copy->sessions[edge->to].pid;
-		cycle->edges[cycle->nedges].class = session->class;
+		cycle->edges[cycle->nedges].class = class_of(session);
 		cycle->edges[cycle->nedges].tag = *tag_of(copy, edge->lock);
 		locks_shape(session->known ? session->statement : "", &cycle->edges[cycle->nedges].statement);
 		cycle->nedges++;
@@ -372,24 +404,6 @@ locks_hear(const char *statement)
 	LWLockRelease(shmem->locks_lock);
 }
 
-/* Has an earlier statement of a session told its component? */
-bool
-locks_known_session(int pid, TimestampTz start, LockClass *class)
-{
-	bool		found = false;
-
-	if (locks == NULL)
-		return false;
-	LWLockAcquire(shmem->locks_lock, LW_SHARED);
-	for (int i = 0; i < MaxBackends && !found; i++)
-	{
-		found = locks->known[i].pid == pid && locks->known[i].start == start;
-		if (found)
-			*class = locks->known[i].class;
-	}
-	LWLockRelease(shmem->locks_lock);
-	return found && class->component != LOCKS_UNKNOWN;
-}
 
 static void
 look_at_all(TimestampTz planned, LockTick *tick)
