@@ -58,6 +58,7 @@ static bool
 copy_holders(LocksCopy *copy, LOCK *lock, ContendedLock *to)
 {
 	to->holder = copy->nholders;
+	to->nholders = 0;
 	for (PROCLOCK *held = NULL; (held = lock_next_holder(lock, held)) != NULL;)
 	{
 		if (held->holdMask == 0)
@@ -65,8 +66,8 @@ copy_holders(LocksCopy *copy, LOCK *lock, ContendedLock *to)
 		if (copy->nholders == copy->holders_room)
 			return false;
 		copy->holders[copy->nholders++] = (LockHolder) {node_of(copy, held->tag.myProc), held->holdMask};
+		to->nholders++;
 	}
-	to->nholders = copy->nholders - to->holder;
 	return true;
 }
 
