@@ -175,7 +175,9 @@ RESET session_replication_role;
 -- Statements: no row where nobody keeps them.
 SELECT * FROM airflow_bp.slow_statements();
 CREATE EXTENSION pg_stat_statements SCHEMA craft;
+\set VERBOSITY sqlstate
 SELECT count(*) FROM craft.pg_stat_statements;
+\set VERBOSITY default
 SELECT * FROM airflow_bp.slow_statements();
 SELECT * FROM airflow_bp.slow_statements(0);
 \echo :LAST_ERROR_SQLSTATE

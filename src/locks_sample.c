@@ -404,7 +404,6 @@ locks_hear(const char *statement)
 	LWLockRelease(shmem->locks_lock);
 }
 
-
 static void
 look_at_all(TimestampTz planned, LockTick *tick)
 {
