@@ -12,7 +12,8 @@ LANGUAGE sql VOLATILE SECURITY DEFINER ROWS 5 SET search_path = pg_catalog, pg_t
 		WHERE s.state LIKE 'idle in transaction%' AND s.state_change <= clock_timestamp() - (SELECT min(r.after) FROM airflow_bp.lock_rule r)),
 	held AS MATERIALIZED (
 		SELECT l.pid, array_agg(DISTINCT c.relname::text ORDER BY c.relname::text) FILTER (WHERE c.oid IS NOT NULL) AS relations,
-			jsonb_agg(jsonb_strip_nulls(jsonb_build_object('type', l.locktype, 'mode', l.mode, 'relation', c.relname))) AS locks,
+			jsonb_agg(jsonb_strip_nulls(jsonb_build_object('type', l.locktype, 'mode', l.mode, 'relation', c.relname)))
+				FILTER (WHERE c.oid IS NOT NULL OR l.locktype <> 'relation') AS locks,
 			bool_or(l.locktype = 'advisory' AND l.classid = 0 AND l.objid = 2 AND l.objsubid = 1) AS critical,
 			bool_or(l.locktype = 'advisory' AND l.classid = 0 AND l.objid = 1 AND l.objsubid = 1
 				OR c.oid IS NOT NULL AND l.mode IN ('AccessExclusiveLock', 'ExclusiveLock', 'ShareRowExclusiveLock')) AS migration

@@ -122,7 +122,7 @@ is(value($node, "SELECT blocked_component, relation, airflow_row ->> 'task_id', 
 	FROM airflow_bp.lock_episodes() WHERE blocker_component = 'scheduler'"), 'api-server|task_instance|t1|1|1|1|t', 'with its cost');
 is(value($node, "SELECT blocker_class, blocked_class, share > 0 FROM airflow_bp.lock_report() WHERE blocker_component = 'scheduler'"),
 	'update task_instance|update task_instance|t', 'and reported');
-is(value($node, "SELECT component FROM airflow_bp.sessions() WHERE pid = " . pid_of($s1)), 'unknown', 'nothing is guessed');
+is(value($node, "SELECT component, rule FROM airflow_bp.sessions() WHERE pid = " . pid_of($s1)), 'scheduler|earlier: queues tasks', 'a statement is remembered');
 end($s1);
 
 # A restart, and a crash, lose nothing that is written; looks go on.
