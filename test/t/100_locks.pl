@@ -102,7 +102,7 @@ $latin->query("SET application_name = 'airflow_bp worker; DROP TABLE x'");
 $latin->query("BEGIN; LOCK TABLE pg_shdescription /* \xe9\xff'\" */");
 $s2 = waits('SELECT count(*) FROM pg_shdescription');
 waiting(1, 'one waits for a session of another database');
-is(value($node, "SELECT component, statement ~ '[?][?]', length(statement) < 100, state FROM airflow_bp.lock_tree() WHERE depth = 0"), 'unknown|t|t|idle in transaction', 'its statement is shown as well as it can be');
+is(value($node, "SELECT component, statement ~ '[?][?]' OR getdatabaseencoding() <> 'UTF8', length(statement) < 100, state FROM airflow_bp.lock_tree() WHERE depth = 0"), 'unknown|t|t|idle in transaction', 'its statement is shown as well as it can be');
 $latin->query('ROLLBACK');
 end($latin, $s2);
 $s1->query("BEGIN; UPDATE task_instance SET state='queued', queued_dttm='2026-01-01', queued_by_job_id=1, updated_at=now() /* " . ("\x{c3}\x{a9}" x 80) . " */ WHERE $row1");
