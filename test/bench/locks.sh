@@ -1,9 +1,9 @@
 #!/bin/bash
 # What the sampler and lock_tree() cost, beside idle sessions, a convoy and a busy pgbench, and what the history of waits takes a day; needs the
 # extension installed.
-# usage: locks.sh [PART]...   quiet, convoy, busy, hot, storage; all unless given
+# usage: locks.sh [PART]...   quiet, convoy, busy, fine, hot, storage; all unless given
 # Prints one line for each bound, with "ok" or "MISSED"; fails when a bound is missed.
-# ROUNDS, ROUND: rounds of pgbench, seconds of one.  QUIET: seconds of watching idle sessions.  WAITERS: sessions in the scenes of storage.
+# ROUNDS, ROUND: rounds of pgbench, seconds of one.  FINE: seconds of the one that goes on while the sampler is stopped and let go.  QUIET: seconds of watching idle sessions.  WAITERS: sessions in the scenes of storage.
 set -eu -o pipefail
 
 here=$(cd "$(dirname "$0")" && pwd)
@@ -15,11 +15,12 @@ top=$here/../..
 rounds=${ROUNDS:-40}
 round=${ROUND:-5}
 quiet=${QUIET:-60}
+fine=${FINE:-480}
 waiters=${WAITERS:-10 100 1000}
 
 # A check for deadlocks goes through the whole queue once for each waiter; with 1,000 in one queue that takes minutes.
 if [ "${1:-}" != --inside ]; then
-	[ $# -gt 0 ] || set -- quiet convoy busy hot storage
+	[ $# -gt 0 ] || set -- quiet convoy busy fine hot storage
 	for part; do
 		"$top/test/cluster.sh" -c "shared_preload_libraries = 'airflow_bp'" -c "airflow_bp.database = 'bench'" -c "max_connections = 1100" \
 			-c "autovacuum = off" -c "checkpoint_timeout = 1d" -c "max_wal_size = 20GB" -c "shared_buffers = 1GB" \
@@ -241,6 +242,29 @@ run_busy()
 {
 	pgbench -i -q -s 20 >/dev/null 2>&1
 	compare "scale 20" -b tpcb-like -s 20
+}
+
+# One pgbench, while the sampler is let go and stopped for two seconds each, in the order on, off, off, on: the speed of the machine drifts less
+# in eight seconds than from round to round.
+run_fine()
+{
+	local tps n=0 states=(on off off on) blocks mean error
+
+	pgbench -i -q -s 20 >/dev/null 2>&1
+	set_period 1s
+	sql -c "CREATE TABLE bench.second (block int, state text, tps float8)"
+	while read -r _ _ _ tps _; do
+		echo "$((n / 8)) ${states[n / 2 % 4]} $tps"
+		n=$((n + 1))
+		kill -s "$([ "${states[n / 2 % 4]}" = on ] && echo CONT || echo STOP)" "$sampler"
+	done < <(pgbench -n -M prepared -c 8 -j 2 -P 1 -T "$fine" -b tpcb-like -s 20 2>&1 >/dev/null | grep --line-buffered '^progress') |
+		sql -c "COPY bench.second FROM stdin (DELIMITER ' ')"
+	kill -s CONT "$sampler"
+	read -r blocks mean error < <(sql -F ' ' -c "
+		SELECT count(*), round(avg(ratio)::numeric, 4), round((stddev(ratio) / sqrt(count(*)))::numeric, 4)
+		FROM (SELECT avg(tps) FILTER (WHERE state = 'on') / avg(tps) FILTER (WHERE state = 'off') AS ratio FROM bench.second
+			GROUP BY block HAVING count(*) = 8) b")
+	verdict "$mean" '>=' 0.995 "pgbench, scale 20, 8 clients, the sampler stopped and let go: $mean of the transactions with it, mean of $blocks blocks of 8 s, standard error $error; at least 0.995"
 }
 
 run_hot()
