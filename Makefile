@@ -60,6 +60,7 @@ SQL_PARTS = \
 	src/priority.tables.sql \
 	src/stuck.tables.sql \
 	src/locks.tables.sql \
+	src/speed.tables.sql \
 	src/catalog.api.sql \
 	src/policy.api.sql \
 	src/gate.api.sql \
@@ -71,6 +72,8 @@ SQL_PARTS = \
 	src/lock_rule.api.sql \
 	src/worker.api.sql \
 	src/queue.api.sql \
+	src/speed.api.sql \
+	src/timeline.api.sql \
 	src/clear.api.sql \
 	src/explain.api.sql \
 	src/drain.api.sql \
@@ -105,7 +108,7 @@ ISOLATION_OPTS = --inputdir=test
 override with_llvm = no
 
 # These install what they need, also PostgreSQL.  make check SUITES="unit regress" runs some of the tests.
-HOUSE = check check-e2e check-e2e-long unit core demo bench fixtures
+HOUSE = check check-matrix check-e2e check-e2e-long unit core demo bench fixtures
 ifneq ($(filter $(HOUSE),$(MAKECMDGOALS)),)
 
 .PHONY: $(HOUSE)
@@ -113,6 +116,8 @@ check:
 	@test/check.sh $(SUITES)
 unit core:
 	@test/check.sh $@
+check-matrix:
+	@test/matrix.sh
 check-e2e:
 	@test/check.sh e2e
 check-e2e-long:

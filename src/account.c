@@ -276,15 +276,20 @@ account_charged(const Counts *counts, bool count_deferred)
 }
 
 static void
-rates_add(ClassEntry *class, const uint32 *n, TimestampTz now)
+rates_add(DbState *db, ClassEntry *class, const uint32 *n, TimestampTz now)
 {
 	uint32		minute = (uint32) (now / USECS_PER_MINUTE);
 	RateMinute *slot = &class->rates[minute % RATE_MINUTES];
+	EntryMinute *entered = &db->entered[minute % RATE_MINUTES];
 
 	if (slot->minute != minute)
 		*slot = (RateMinute) {.minute = minute};
-	for (int i = 0; i < NUM_RATES; i++)
+	if (entered->minute != minute)
+		*entered = (EntryMinute) {.minute = minute};
+	for (int i = 0; i < NUM_CLASS_RATES; i++)
 		slot->n[i] += n[i];
+	for (int i = NUM_CLASS_RATES; i < NUM_RATES; i++)
+		entered->n[i - NUM_CLASS_RATES] += n[i];
 }
 
 static void
@@ -415,7 +420,7 @@ account_apply(DbState *db, const ClassDelta *delta, bool since, TimestampTz now)
 	account_counts_add(&class->live, &delta->counts);
 	if (since)
 		account_counts_add(&class->since, &delta->counts);
-	rates_add(class, delta->rates, now);
+	rates_add(db, class, delta->rates, now);
 	commit_room(class, &delta->counts);
 	account_promise(class, -delta->room_slots, -delta->room_tasks);
 	apply_claims(class, delta, now);

@@ -19,7 +19,6 @@
 
 #define NAME_BYTES 256			/* longer names are cut for display only */
 #define TENANT_NAME_BYTES 64
-#define RATE_MINUTES 16
 
 typedef enum NameKind
 {
@@ -42,17 +41,21 @@ typedef struct Counts
 	int64		slots[NUM_UNFINISHED];
 } Counts;
 
-/* Transitions: into existence or cleared; to running; to a finished state. */
+/*
+ * Transitions: into existence or cleared; to running; to a finished state; and
+ * of the whole database only, to scheduled; to queued.
+ */
 typedef enum RateKind
 {
-	RATE_ARRIVED, RATE_STARTED, RATE_FINISHED, NUM_RATES
+	RATE_ARRIVED, RATE_STARTED, RATE_FINISHED, NUM_CLASS_RATES,
+	RATE_ADMITTED = NUM_CLASS_RATES, RATE_QUEUED, NUM_RATES
 } RateKind;
 
 /* Transitions of one class in one minute of the clock. */
 typedef struct RateMinute
 {
 	uint32		minute;			/* minutes since 2000-01-01 */
-	uint32		n[NUM_RATES];
+	uint32		n[NUM_CLASS_RATES];
 } RateMinute;
 
 typedef struct ClassEntry

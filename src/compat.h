@@ -13,6 +13,12 @@
 #endif
 
 #include "miscadmin.h"
+#include "storage/proc.h"
+#include "utils/backend_status.h"
+
+#if PG_VERSION_NUM >= 160000
+#include "varatt.h"
+#endif
 
 #if PG_VERSION_NUM < 160000
 /* Of functions only. */
@@ -29,8 +35,6 @@
 #endif
 
 /* Lists of the lock manager: each returns the next after prev, the first after NULL, NULL at the end. */
-#include "storage/proc.h"
-
 #if PG_VERSION_NUM >= 160000
 static inline dlist_node *
 compat_next_node(dlist_head *head, dlist_node *prev)
@@ -92,14 +96,13 @@ lock_next_waiter(LOCK *lock, PGPROC *prev)
 #endif
 
 /* Sessions of the local copy of all activity, from 1. */
-#include "utils/backend_status.h"
-
 #if PG_VERSION_NUM < 160000
 #define pgstat_get_local_beentry_by_index(index) pgstat_fetch_stat_local_beentry(index)
 #endif
 
 /* Process of a virtual transaction; NULL when it is gone. */
 #if PG_VERSION_NUM >= 170000
+#include "storage/procarray.h"
 #define compat_vxid_proc(vxid) ProcNumberGetProc((vxid).procNumber)
 #else
 #include "storage/sinvaladt.h"

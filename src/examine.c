@@ -41,6 +41,7 @@
 #include "catalog.h"
 #include "examine.h"
 #include "guc.h"
+#include "locks_sample.h"
 #include "shmem.h"
 
 static post_parse_analyze_hook_type prev_post_parse_analyze_hook = NULL;
@@ -271,6 +272,7 @@ on_analyzed(ParseState *pstate, Query *query, JumbleState *jstate)
 
 	if (prev_post_parse_analyze_hook)
 		prev_post_parse_analyze_hook(pstate, query, jstate);
+	locks_hear(pstate->p_sourcetext);
 	if (!guc_parking || shmem == NULL || query->commandType != CMD_SELECT)
 		return;
 	if (query->rowMarks == NIL && query->rtable != NIL)

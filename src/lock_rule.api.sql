@@ -12,7 +12,8 @@ LANGUAGE sql VOLATILE SECURITY DEFINER ROWS 5 SET search_path = pg_catalog, pg_t
 		WHERE s.state LIKE 'idle in transaction%' AND s.state_change <= clock_timestamp() - (SELECT min(r.after) FROM airflow_bp.lock_rule r)),
 	held AS MATERIALIZED (
 		SELECT l.pid, array_agg(DISTINCT c.relname::text ORDER BY c.relname::text) FILTER (WHERE c.oid IS NOT NULL) AS relations,
-			jsonb_agg(jsonb_strip_nulls(jsonb_build_object('type', l.locktype, 'mode', l.mode, 'relation', c.relname))) AS locks,
+			jsonb_agg(jsonb_strip_nulls(jsonb_build_object('type', l.locktype, 'mode', l.mode, 'relation', c.relname)))
+				FILTER (WHERE c.oid IS NOT NULL OR l.locktype <> 'relation') AS locks,
 			bool_or(l.locktype = 'advisory' AND l.classid = 0 AND l.objid = 2 AND l.objsubid = 1) AS critical,
 			bool_or(l.locktype = 'advisory' AND l.classid = 0 AND l.objid = 1 AND l.objsubid = 1
 				OR c.oid IS NOT NULL AND l.mode IN ('AccessExclusiveLock', 'ExclusiveLock', 'ShareRowExclusiveLock')) AS migration
@@ -70,12 +71,14 @@ LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
 	PERFORM airflow_bp.check_choice('action', set_lock_rule.action, 'cancel', 'terminate');
 	IF set_lock_rule.component IS NOT NULL THEN
-		PERFORM airflow_bp.check_choice('component', set_lock_rule.component, 'scheduler', 'api-server', 'dag-processor', 'triggerer', 'worker', 'unknown');
+		PERFORM airflow_bp.check_choice('component', set_lock_rule.component, 'scheduler', 'api-server', 'dag-processor', 'triggerer', 'worker',
+			'unknown');
 	END IF;
 	IF coalesce(set_lock_rule.name, '') = '' OR octet_length(set_lock_rule.name) > 1024 THEN
 		RAISE EXCEPTION USING ERRCODE = 'BP001', MESSAGE = 'a rule needs a name', HINT = 'Give a name of 1 to 1024 bytes.';
 	ELSIF set_lock_rule.after IS NULL OR set_lock_rule.after NOT BETWEEN interval '1 second' AND interval '30 days' THEN
-		RAISE EXCEPTION USING ERRCODE = 'BP002', MESSAGE = format('after must be between 1 second and 30 days: %s', coalesce(set_lock_rule.after::text, 'NULL')),
+		RAISE EXCEPTION USING ERRCODE = 'BP002',
+			MESSAGE = format('after must be between 1 second and 30 days: %s', coalesce(set_lock_rule.after::text, 'NULL')),
 			HINT = 'Airflow''s own transactions are over in seconds; one minute is a good beginning.';
 	ELSIF set_lock_rule.waiters IS NULL OR set_lock_rule.waiters < 0 THEN
 		RAISE EXCEPTION USING ERRCODE = 'BP002', MESSAGE = format('waiters must be at least 0: %s', coalesce(set_lock_rule.waiters::text, 'NULL')),

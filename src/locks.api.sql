@@ -23,19 +23,20 @@ COMMENT ON FUNCTION airflow_bp.share_now(regclass) IS 'Takes the lock that a rea
 CREATE FUNCTION airflow_bp.sessions_seen() RETURNS TABLE (pid int, component text, rule text, state text, backend_start timestamptz,
 	xact_start timestamptz, state_change timestamptz, client text, statement text)
 LANGUAGE c VOLATILE ROWS 100 AS 'MODULE_PATHNAME', 'airflow_bp_sessions';
-COMMENT ON FUNCTION airflow_bp.sessions_seen() IS 'Sessions of this database with the component that their statement tells, or an earlier one that the sampler has seen.';
+COMMENT ON FUNCTION airflow_bp.sessions_seen() IS 'Sessions of this database with the component that their statement tells, or an earlier one.';
 
 CREATE FUNCTION airflow_bp.lock_hosts() RETURNS TABLE (host text, component text)
 LANGUAGE plpgsql VOLATILE ROWS 10 SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
-	job regclass := to_regclass(format('%I.job', airflow_bp.airflow_schema_or_null()));
+	schema text := airflow_bp.airflow_schema_or_null();
+	job regclass := CASE WHEN schema IS NOT NULL THEN to_regclass(format('%I.job', schema)) END;
 BEGIN
 	IF job IS NOT NULL AND airflow_bp.share_now(job) THEN
 		RETURN QUERY EXECUTE format($query$
-			SELECT j.hostname::text, min(CASE j.job_type WHEN 'SchedulerJob' THEN 'scheduler' WHEN 'TriggererJob' THEN 'triggerer'
+			SELECT j.hostname, min(CASE j.job_type WHEN 'SchedulerJob' THEN 'scheduler' WHEN 'TriggererJob' THEN 'triggerer'
 				WHEN 'DagProcessorJob' THEN 'dag-processor' END)
 			FROM %s j WHERE j.state = 'running' GROUP BY 1 HAVING count(DISTINCT j.job_type) = 1$query$,
-			airflow_bp.airflow_relation(airflow_bp.airflow_schema_or_null(), 'job', 'hostname text', 'job_type text', 'state text'));
+			airflow_bp.airflow_relation(schema, 'job', 'hostname text', 'job_type text', 'state text'));
 	END IF;
 END
 $$;
@@ -50,7 +51,7 @@ LANGUAGE sql VOLATILE SECURITY DEFINER ROWS 100 SET search_path = pg_catalog, pg
 	LEFT JOIN airflow_bp.lock_hosts() h ON s.component = 'unknown' AND h.host = s.client
 $$;
 COMMENT ON FUNCTION airflow_bp.sessions() IS
-'Sessions of this database and the component each belongs to: scheduler, api-server, dag-processor, triggerer, migration, worker, ours, pg_dump, vacuum, unknown. rule: what says so: the statement that it runs or ran last, an earlier one (only where the sampler runs), or the host of its client.';
+'Sessions of this database and the component each belongs to: scheduler, api-server, dag-processor, triggerer, migration, worker, ours, pg_dump, vacuum, unknown. rule: what says so: the statement that it runs or ran last, an earlier one (only where the library is preloaded), or the host of its client.';
 
 CREATE FUNCTION airflow_bp.lock_waits() RETURNS TABLE (place int, pid int, root int, depth int, blocked_by int[], waiters int, xid xid, state text,
 	wait_start timestamptz, xact_start timestamptz, backend_start timestamptz, state_change timestamptz, lock_type text, lock_mode text,
@@ -67,7 +68,8 @@ COMMENT ON FUNCTION airflow_bp.relation_name(oid, text) IS 'Name of a table, wit
 
 CREATE FUNCTION airflow_bp.lock_row(relation oid, block bigint, row_place int, subject text, airflow_schema text) RETURNS jsonb
 LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
-	SELECT CASE WHEN subject IS NOT NULL THEN jsonb_build_object('advisory', CASE subject WHEN '1' THEN 'migration' WHEN '2' THEN 'critical section' ELSE subject END)
+	SELECT CASE WHEN subject IS NOT NULL THEN jsonb_build_object('advisory',
+			CASE subject WHEN '1' THEN 'migration' WHEN '2' THEN 'critical section' ELSE subject END)
 		WHEN row_place IS NOT NULL AND EXISTS (SELECT FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
 			WHERE c.oid = relation AND n.nspname = airflow_schema) THEN airflow_bp.row_at(relation, block, row_place) END
 $$;
@@ -97,9 +99,12 @@ $$;
 COMMENT ON FUNCTION airflow_bp.lock_tree() IS
 'Who blocks whom now, from one copy of the lock table: a row for each session that waits for a lock in this database, and for each that blocks one; no row: nobody waits.
 Trees, the one with most waiters first; in it the root (depth 0: blocked by nobody, or the first of a cycle), then by distance from it.
-pid: of a session with its parallel workers; NULL: a prepared transaction (in blocked_by: 0). blocked_by: who holds the lock in conflict, or asks for it in conflict and stands before in the queue, the latter only where that leads to another holder; pg_blocking_pids() lists all of them. waiters: sessions that wait for this one, at any distance.
+pid: of a session with its parallel workers; NULL: a prepared transaction (in blocked_by: 0). blocked_by: who holds the lock in conflict, or asks for
+it in conflict and stands before in the queue, the latter only where that leads to another holder; pg_blocking_pids() lists all of them. waiters:
+sessions that wait for this one, at any distance.
 component, rule: see sessions(). state: idle in transaction: it will not end by itself. wait_start: NULL: waits for nothing. lock_type, lock_mode, relation, airflow_row: what it waits for; of a root, by what it blocks most. airflow_row: dag_id, run_id, task_id, map_index and the like of the row, also where the wait is for the transaction that has changed it; {"advisory": "critical section"} and the like; NULL: not known.
-statement: running, or the last one. statement_class: the same in a few words. Takes no lock on any table, but for that of a reader where it is to be had at once.';
+statement: running, or the last one. statement_class: the same in a few words. Takes no lock on any table, but for that of a reader where it is to be
+had at once.';
 
 CREATE FUNCTION airflow_bp.lock_episodes_open(telling boolean) RETURNS TABLE (id bigint, begins boolean, over boolean, from_at timestamptz, to_at timestamptz,
 	samples bigint, waiter_seconds float8, idle_seconds float8, longest interval, most_waiters int, lock_type text, lock_mode text,
@@ -270,8 +275,12 @@ LANGUAGE sql VOLATILE SECURITY DEFINER ROWS 1000 SET search_path = pg_catalog, p
 $$;
 COMMENT ON FUNCTION airflow_bp.lock_episodes(tstzrange) IS
 'Episodes of waiting in a range (NULL: the last day): looks in a row at which the same statement, or last statement, blocked the same statement at the same row or relation. Needs the sampler.
-from_at, to_at: first and last look. going_on: also at the last look. blocker: the root of the tree, not who stands just before. Statements without values. airflow_row: see lock_tree(). samples: looks that saw it; the more of them, the better is waiter_seconds, an estimate: waiting sessions at each look, times the time since the look before. idle_share: part of it in which the blocker was idle in its transaction. longest: wait of one session seen. sessions: pids and client at the look with most waiters.
-resolution: 0: one episode; older than a day, a minute, and older than 30 days, an hour, of all episodes of these statements and relation, with their number in episodes and one row and session as an example. What begins in the range counts, whole.';
+from_at, to_at: first and last look. going_on: also at the last look. blocker: the root of the tree, not who stands just before. Statements without
+values. airflow_row: see lock_tree(). samples: looks that saw it; the more of them, the better is waiter_seconds, an estimate: waiting sessions at
+each look, times the time since the look before. idle_share: part of it in which the blocker was idle in its transaction. longest: wait of one session
+seen. sessions: pids and client at the look with most waiters.
+resolution: 0: one episode; older than a day, a minute, and older than 30 days, an hour, of all episodes of these statements and relation, with their
+number in episodes and one row and session as an example. What begins in the range counts, whole.';
 
 CREATE FUNCTION airflow_bp.lock_report(during tstzrange DEFAULT NULL, before tstzrange DEFAULT NULL) RETURNS TABLE (waiter_seconds float8, share float8,
 	before_waiter_seconds float8, blocker_component text, blocker_class text, blocked_component text, blocked_class text, relation text,
@@ -354,20 +363,20 @@ $$;
 COMMENT ON FUNCTION airflow_bp.deadlocks(tstzrange) IS
 'Deadlocks in a range (NULL: the last day), by the counter of PostgreSQL, read each 10 s. source, sessions: cycle: the sampler saw these sessions wait for each other, each with its statement, table and row; waits: it saw none, and these are the waits of the minute before, the dearest first; NULL: nothing was seen. A deadlock lasts for deadlock_timeout, so the sampler should look at least so often. The server log has the statements in full: see deadlock_log().';
 
-CREATE FUNCTION airflow_bp.lock_roll(at timestamptz DEFAULT now()) RETURNS bigint
+CREATE FUNCTION airflow_bp.lock_roll(now timestamptz DEFAULT now()) RETURNS bigint
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
-	DELETE FROM airflow_bp.deadlock d WHERE d.at < lock_roll.at - interval '366 days';
-	DELETE FROM airflow_bp.lock_action a WHERE a.at < lock_roll.at - interval '366 days';
-	RETURN airflow_bp.history_roll('airflow_bp.lock_history', at, 'blocker, blocked, blocker_component, blocked_component, lock_type, relation',
+	DELETE FROM airflow_bp.deadlock d WHERE d.at < lock_roll.now - interval '366 days';
+	DELETE FROM airflow_bp.lock_action a WHERE a.at < lock_roll.now - interval '366 days';
+	RETURN airflow_bp.history_roll(now, 'airflow_bp.lock_history', 'blocker, blocked, blocker_component, blocked_component, lock_type, relation',
 			'airflow_row, episodes, samples, waiter_seconds, idle_seconds, longest, most_waiters, sessions',
 			'(array_agg(airflow_row ORDER BY waiter_seconds DESC))[1], sum(episodes), sum(samples), sum(waiter_seconds), sum(idle_seconds), '
 			'max(longest), max(most_waiters), (array_agg(sessions ORDER BY waiter_seconds DESC))[1]')
-		+ airflow_bp.history_roll('airflow_bp.sampler_tick', at, 'error',
+		+ airflow_bp.history_roll(now, 'airflow_bp.sampler_tick', 'error',
 			'ticks, late, latest, took, longest, period, waiting, most_waiters, cut, errors',
 			'sum(ticks), sum(late), max(latest), sum(took), max(longest), sum(period), sum(waiting), max(most_waiters), sum(cut), sum(errors)')
-		+ airflow_bp.history_roll('airflow_bp.critical_hold', at, 'pid, client', 'samples, at_least, at_most',
+		+ airflow_bp.history_roll(now, 'airflow_bp.critical_hold', 'pid, client', 'samples, at_least, at_most',
 			'sum(samples), max(at_least), max(at_most)');
 END
 $$;
-COMMENT ON FUNCTION airflow_bp.lock_roll(timestamptz) IS 'Rolls up what the sampler has seen, see history_roll(); the number of rows that went. The worker calls it each 10 minutes.';
+COMMENT ON FUNCTION airflow_bp.lock_roll(timestamptz) IS 'Rolls up what the sampler has seen, see history_roll(), and returns the number of rows that went. The worker calls it each 10 minutes.';

@@ -201,7 +201,8 @@ put_wait(FunctionCallInfo fcinfo, const LocksCopy *copy, int place)
 	values[5] = Int32GetDatum(node->waiters);
 	nulls[6] = session->pid != 0;
 	values[6] = TransactionIdGetDatum(session->xid);
-	values[7] = show_text(session->pid == 0 ? "prepared" : session->known ? state_name(session->state) : NULL, &nulls[7]);
+	values[7] = show_text(session->pid == 0 ? "prepared" : session->known ? state_name(session->state) : NULL,
+						  &nulls[7]);
 	/* who has begun to wait just now has no time yet */
 	values[8] = instant(session->waits < 0 ? 0 : copy->waits[session->waits].since, &nulls[8]);
 	if (session->waits >= 0 && nulls[8])
@@ -214,7 +215,8 @@ put_wait(FunctionCallInfo fcinfo, const LocksCopy *copy, int place)
 	values[19] = label_of(session->known ? session->statement : NULL, &nulls[19]);
 	values[20] = foreign_text(session->known ? session->application : NULL, &nulls[20]);
 	values[21] = show_text(session->known ? session->client : NULL, &nulls[21]);
-	put_class(session->class, session->pid, session->known ? session->backend_start : 0, &values[22], &nulls[22]);
+	put_class(session->class, session->pid, session->known ? session->backend_start : 0, &values[22],
+			  &nulls[22]);
 	show_row(fcinfo, values, nulls);
 }
 
@@ -238,7 +240,8 @@ put_session(FunctionCallInfo fcinfo, const PgBackendStatus *entry)
 	bool		nulls[9] = {0};
 
 	values[0] = Int32GetDatum(entry->st_procpid);
-	put_class(locks_classify(entry, statement), entry->st_procpid, entry->st_proc_start_timestamp, &values[1], &nulls[1]);
+	put_class(locks_classify(entry, statement), entry->st_procpid, entry->st_proc_start_timestamp, &values[1],
+			  &nulls[1]);
 	values[3] = show_text(state_name(entry->st_state), &nulls[3]);
 	values[4] = instant(entry->st_proc_start_timestamp, &nulls[4]);
 	values[5] = instant(entry->st_xact_start_timestamp, &nulls[5]);
@@ -313,7 +316,8 @@ name_row(TupleTableSlot *slot)
 
 		for (int a = 0; a < desc->natts && attno == InvalidAttrNumber; a++)
 		{
-			if (!TupleDescAttr(desc, a)->attisdropped && strcmp(NameStr(TupleDescAttr(desc, a)->attname), names[i]) == 0)
+			if (!TupleDescAttr(desc, a)->attisdropped &&
+				strcmp(NameStr(TupleDescAttr(desc, a)->attname), names[i]) == 0)
 				attno = a + 1;
 		}
 		if (attno != InvalidAttrNumber)
@@ -377,7 +381,7 @@ airflow_bp_row_at(PG_FUNCTION_ARGS)
 	PG_RETURN_DATUM(row);
 }
 
-/* share_now(relation) returns boolean: a lock for reading, till the end of the transaction, if it is to be had at once */
+/* share_now(relation) returns boolean: a reader's lock till the end of the transaction, if it is free */
 Datum
 airflow_bp_share_now(PG_FUNCTION_ARGS)
 {
@@ -400,10 +404,11 @@ airflow_bp_end_session(PG_FUNCTION_ARGS)
 	{
 		const PgBackendStatus *entry = &pgstat_get_local_beentry_by_index(i)->backendStatus;
 
-		if (entry->st_procpid == pid && entry->st_backendType == B_BACKEND && entry->st_databaseid == MyDatabaseId &&
+		if (entry->st_procpid == pid && entry->st_backendType == B_BACKEND &&
+			entry->st_databaseid == MyDatabaseId &&
 			entry->st_proc_start_timestamp == PG_GETARG_TIMESTAMPTZ(1) &&
 			entry->st_xact_start_timestamp == PG_GETARG_TIMESTAMPTZ(2))
-			same = entry->st_state == STATE_IDLEINTRANSACTION || entry->st_state == STATE_IDLEINTRANSACTION_ABORTED;
+			same = locks_is_idle(entry->st_state);
 	}
 	pgstat_clear_backend_activity_snapshot();
 	if (!same || pid == MyProcPid || locks_critical_holder(MyDatabaseId, &xact) == pid)
@@ -544,7 +549,7 @@ put_episode(FunctionCallInfo fcinfo, const LockEpisode *episode)
 	show_row(fcinfo, values, nulls);
 }
 
-/* lock_episodes_open(telling boolean): what has come since it was written, of those that it is time for, or of all */
+/* lock_episodes_open(telling boolean): what has come since it was written, of all or of those that are due */
 Datum
 airflow_bp_lock_episodes_open(PG_FUNCTION_ARGS)
 {
@@ -570,7 +575,8 @@ airflow_bp_lock_episode_done(PG_FUNCTION_ARGS)
 	DbState    *db = shmem_db(false);
 
 	if (db != NULL && !PG_ARGISNULL(0))
-		locks_episode_done(db, PG_GETARG_INT64(0), PG_ARGISNULL(1) ? NULL : text_to_cstring(PG_GETARG_TEXT_PP(1)));
+		locks_episode_done(db, PG_GETARG_INT64(0),
+						   PG_ARGISNULL(1) ? NULL : text_to_cstring(PG_GETARG_TEXT_PP(1)));
 	PG_RETURN_VOID();
 }
 

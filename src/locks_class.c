@@ -385,7 +385,6 @@ static const Rule rules[] = {
 	{LOCKS_VACUUM, "vacuum", "VACUUM"},
 	{LOCKS_VACUUM, "analyze", "ANALYZE"},
 	{LOCKS_VACUUM, "autovacuum", "autovacuum: "},
-	{LOCKS_SCHEDULER, "look at a run", "UPDATE dag_run SET last_scheduling_decision=?"},
 	{LOCKS_SCHEDULER, "run starts", "UPDATE dag_run SET start_date=?, state=?"},
 	{LOCKS_SCHEDULER, "run ends at a look", "UPDATE dag_run SET end_date=?, state=?, last_scheduling_decision=?"},
 	{LOCKS_SCHEDULER, "schedules tasks", "UPDATE task_instance SET state=?, try_number=(task_instance.try_number + ?)"},

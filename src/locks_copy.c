@@ -58,15 +58,16 @@ static bool
 copy_holders(LocksCopy *copy, LOCK *lock, ContendedLock *to)
 {
 	to->holder = copy->nholders;
-	for (PROCLOCK *held = lock_next_holder(lock, NULL); held != NULL; held = lock_next_holder(lock, held))
+	to->nholders = 0;
+	for (PROCLOCK *held = NULL; (held = lock_next_holder(lock, held)) != NULL;)
 	{
 		if (held->holdMask == 0)
 			continue;
 		if (copy->nholders == copy->holders_room)
 			return false;
 		copy->holders[copy->nholders++] = (LockHolder) {node_of(copy, held->tag.myProc), held->holdMask};
+		to->nholders++;
 	}
-	to->nholders = copy->nholders - to->holder;
 	return true;
 }
 
@@ -82,7 +83,7 @@ find_row(PGPROC *proc, LockWait *wait)
 		return;
 	for (int i = 0; i < NUM_LOCK_PARTITIONS; i++)
 	{
-		for (PROCLOCK *held = proc_next_lock(proc, i, NULL); held != NULL; held = proc_next_lock(proc, i, held))
+		for (PROCLOCK *held = NULL; (held = proc_next_lock(proc, i, held)) != NULL;)
 		{
 			if (held->tag.myLock->tag.locktag_type != LOCKTAG_TUPLE || held->holdMask == 0)
 				continue;
@@ -97,7 +98,7 @@ static void
 copy_waiters(LocksCopy *copy, LOCK *lock, ContendedLock *to)
 {
 	to->waiter = copy->nwaiters;
-	for (PGPROC *proc = lock_next_waiter(lock, NULL); proc != NULL; proc = lock_next_waiter(lock, proc))
+	for (PGPROC *proc = NULL; (proc = lock_next_waiter(lock, proc)) != NULL;)
 	{
 		int			node = node_of(copy, proc);
 		int			place = copy->nwaiters++;
@@ -115,7 +116,7 @@ copy_waiters(LocksCopy *copy, LOCK *lock, ContendedLock *to)
 static bool
 is_first(PGPROC *proc, Oid db)
 {
-	for (PGPROC *other = lock_next_waiter(proc->waitLock, NULL); other != NULL; other = lock_next_waiter(proc->waitLock, other))
+	for (PGPROC *other = NULL; (other = lock_next_waiter(proc->waitLock, other)) != NULL;)
 	{
 		if (other->databaseId == db)
 			return other == proc;
@@ -337,7 +338,7 @@ locks_of_waiter(const LocksCopy *copy, int place)
 	return low;
 }
 
-/* Of the locks by which a node blocks others, the one most wait for, and its strongest mode there; -1: none. */
+/* Of the locks by which a node blocks others, the one most wait for, and its strongest mode; -1: none. */
 int
 locks_held(const LocksCopy *copy, int node, LOCKMODE *mode)
 {
@@ -379,8 +380,7 @@ locks_critical_holder(Oid db, LocalTransactionId *lxid)
 }
 
 bool
-locks_is_idle(const LockSession *session)
+locks_is_idle(BackendState state)
 {
-	return session->known &&
-		(session->state == STATE_IDLEINTRANSACTION || session->state == STATE_IDLEINTRANSACTION_ABORTED);
+	return state == STATE_IDLEINTRANSACTION || state == STATE_IDLEINTRANSACTION_ABORTED;
 }

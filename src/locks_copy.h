@@ -68,6 +68,6 @@ extern int	locks_held(const LocksCopy *copy, int node, LOCKMODE *mode);
 extern pid_t locks_critical_holder(Oid db, LocalTransactionId *lxid);
 extern char *locks_client(const PgBackendStatus *entry);
 extern LockClass locks_classify(const PgBackendStatus *entry, const char *statement);
-extern bool locks_is_idle(const LockSession *session);
+extern bool locks_is_idle(BackendState state);
 
 #endif							/* AIRFLOW_BP_LOCKS_COPY_H */

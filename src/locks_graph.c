@@ -96,6 +96,9 @@ edges_of_waiter(const LockGraph *graph, int number, int place, Reach *reach, Loc
 			continue;
 		if (reach_add(reach, place, i) || n == before)
 			n = edge_add(edges, n, me->node, waiters[i].node, number);
+		/* it is led to all that stand before it and are in my way */
+		if (waiters[i].mode == me->mode && reach->waits[waiters[i].node] == 1)
+			break;
 	}
 	if (n == before || reach->waits[me->node] > 1)
 		set_bit(mine, lock->nholders + place);

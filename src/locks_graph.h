@@ -67,7 +67,7 @@ typedef struct LockGraph
 	LockNode   *nodes;			/* of the caller, as many as nnodes */
 	LockEdge   *edges;			/* of the caller; by node that waits after locks_graph_solve() */
 	int			nedges;
-	int		   *order;			/* of the caller, as many as nnodes: roots with most waiters first, each with its tree */
+	int		   *order;			/* of the caller: roots with most waiters first, each with its tree */
 } LockGraph;
 
 extern size_t locks_graph_room(const LockGraph *graph);

@@ -21,8 +21,9 @@
 #include "guc.h"
 #include "locks_sample.h"
 
-/* Between two looks at what all sessions do. */
-#define LEARN_PERIOD (5 * USECS_PER_SEC)
+/* A session looks at so many of its first statements, and then at one of so many. */
+#define HEAR_ALL 200
+#define HEAR_EACH 64
 /* Ticks wait so long before they are written, several at once. */
 #define TICKS_WAIT (10 * USECS_PER_SEC)
 
@@ -38,15 +39,13 @@ typedef struct Locks
 {
 	SamplerState sampler;
 	uint64		head;			/* ticks ever made */
-	TimestampTz learned;
-	int			nknown;
 	int64		last_id;
 	int			open[MAX_DATABASES];	/* episodes */
 	LockTick	ticks[MAX_TICKS];
 	LockEpisode episodes[MAX_EPISODES + MAX_DATABASES];
 	LockCycle	cycles[MAX_CYCLES];
 	int			next_cycle;
-	KnownSession known[FLEXIBLE_ARRAY_MEMBER];	/* by pid */
+	KnownSession known[FLEXIBLE_ARRAY_MEMBER];	/* by backend */
 } Locks;
 
 static Locks *locks;
@@ -189,6 +188,38 @@ new_episode(int slot, Oid db, uint64 key, TimestampTz now)
 	return place;
 }
 
+/* What an earlier statement of a session has told.  The caller holds locks_lock. */
+static LockClass
+known_class(int pid, TimestampTz start)
+{
+	for (int i = 0; i < MaxBackends; i++)
+	{
+		if (locks->known[i].pid == pid && locks->known[i].start == start)
+			return locks->known[i].class;
+	}
+	return (LockClass) {LOCKS_UNKNOWN, 0};
+}
+
+/* Has an earlier statement of a session told its component? */
+bool
+locks_known_session(int pid, TimestampTz start, LockClass *class)
+{
+	if (locks == NULL)
+		return false;
+	LWLockAcquire(shmem->locks_lock, LW_SHARED);
+	*class = known_class(pid, start);
+	LWLockRelease(shmem->locks_lock);
+	return class->component != LOCKS_UNKNOWN;
+}
+
+static LockClass
+class_of(const LockSession *session)
+{
+	if (session->class.component != LOCKS_UNKNOWN || !session->known)
+		return session->class;
+	return known_class(session->pid, session->backend_start);
+}
+
 static void
 describe(LockEpisode *episode, const LocksCopy *copy, const WaitGroup *group)
 {
@@ -198,8 +229,8 @@ describe(LockEpisode *episode, const LocksCopy *copy, const WaitGroup *group)
 	episode->tag = *tag_of(copy, group->lock);
 	episode->lock_type = copy->tags[group->lock].locktag_type;
 	episode->mode = copy->waiters[blocked->waits].mode;
-	episode->blocker_class = blocker->class;
-	episode->blocked_class = blocked->class;
+	episode->blocker_class = class_of(blocker);
+	episode->blocked_class = class_of(blocked);
 	episode->blocker_pid = blocker->pid;
 	episode->blocked_pid = blocked->pid;
 	episode->blocker_xact = blocker->xact_start;
@@ -228,7 +259,8 @@ add_group(int slot, Oid db, const LocksCopy *copy, const WaitGroup *group, int64
 		describe_rest(episode);
 	else if (group->waiters > episode->sums.most_waiters)
 		describe(episode, copy, group);
-	episode_add(&episode->sums, group->waiters, stands_for, locks_is_idle(blocker), group->longest);
+	episode_add(&episode->sums, group->waiters, stands_for,
+				blocker->known && locks_is_idle(blocker->state), group->longest);
 	episode->last = copy->at;
 }
 
@@ -250,7 +282,7 @@ keep_cycle(Oid db, const LocksCopy *copy, int root)
 			continue;
 		cycle->edges[cycle->nedges].pid = session->pid;
 		cycle->edges[cycle->nedges].blocked_by = copy->sessions[edge->to].pid;
-		cycle->edges[cycle->nedges].class = session->class;
+		cycle->edges[cycle->nedges].class = class_of(session);
 		cycle->edges[cycle->nedges].tag = *tag_of(copy, edge->lock);
 		locks_shape(session->known ? session->statement : "", &cycle->edges[cycle->nedges].statement);
 		cycle->nedges++;
@@ -344,85 +376,32 @@ look_at(int slot, LockTick *tick, int64 stands_for)
 	tick->took = GetCurrentTimestamp() - tick->began;
 }
 
-static int
-known_order(const void *a, const void *b)
-{
-	return ((const KnownSession *) a)->pid - ((const KnownSession *) b)->pid;
-}
-
-static const KnownSession *
-find_known(const KnownSession *all, int n, int pid, TimestampTz start)
-{
-	KnownSession key = {.pid = pid};
-	const KnownSession *found = bsearch(&key, all, n, sizeof(KnownSession), known_order);
-
-	return found != NULL && found->start == start ? found : NULL;
-}
-
-/* What is known of a session after its present statement, which may tell nothing. */
-static bool
-learn_session(const PgBackendStatus *entry, const KnownSession *before, KnownSession *out)
-{
-	LockClass	now = locks_classify(entry, entry->st_activity_raw);
-
-	*out = (KnownSession) {entry->st_procpid, entry->st_proc_start_timestamp, now};
-	if (before == NULL)
-		return now.component != LOCKS_UNKNOWN;
-	if (now.component == LOCKS_UNKNOWN || now.component == before->class.component)
-		out->class = before->class;
-	else
-		out->class = (LockClass) {LOCKS_UNKNOWN, 0};
-	return true;
-}
-
 /*
- * Look at what all sessions do.  A connection of Airflow belongs to one process
- * for its life, so one statement that only a scheduler sends tells for all.
+ * Each session looks at its own statements, as they are parsed.  A connection of
+ * Airflow belongs to one process for its life, so one statement that only a
+ * scheduler sends tells for all; most others are COMMIT and the like, so whoever
+ * looks from time to time learns little.  What functions run is not looked at.
  */
-static void
-learn(TimestampTz now)
+void
+locks_hear(const char *statement)
 {
-	KnownSession *found = palloc(MaxBackends * sizeof(KnownSession));
-	KnownSession *before = palloc(MaxBackends * sizeof(KnownSession));
-	int			nbefore;
-	int			n = 0;
+	static uint64 heard = 0;
+	KnownSession *mine;
+	LockClass	now;
+	bool		before;
 
-	LWLockAcquire(shmem->locks_lock, LW_SHARED);
-	nbefore = locks->nknown;
-	memcpy(before, locks->known, nbefore * sizeof(KnownSession));
-	LWLockRelease(shmem->locks_lock);
-	pgstat_clear_backend_activity_snapshot();
-	for (int i = 1; i <= pgstat_fetch_stat_numbackends() && n < MaxBackends; i++)
-	{
-		const PgBackendStatus *entry = &pgstat_get_local_beentry_by_index(i)->backendStatus;
-
-		if (entry->st_procpid > 0 && entry->st_backendType == B_BACKEND &&
-			learn_session(entry, find_known(before, nbefore, entry->st_procpid, entry->st_proc_start_timestamp), &found[n]))
-			n++;
-	}
-	pgstat_clear_backend_activity_snapshot();
-	qsort(found, n, sizeof(KnownSession), known_order);
+	if (locks == NULL || statement == NULL || statement != debug_query_string ||
+		MyBackendType != B_BACKEND || (heard++ >= HEAR_ALL && heard % HEAR_EACH != 0))
+		return;
+	mine = &locks->known[my_backend_index()];
+	before = mine->pid == MyProcPid && mine->start == MyStartTimestamp;
+	now = locks_class(statement, NULL);
+	if (now.component == LOCKS_UNKNOWN ||
+		(before && (mine->class.component == LOCKS_UNKNOWN || mine->class.component == now.component)))
+		return;
 	LWLockAcquire(shmem->locks_lock, LW_EXCLUSIVE);
-	memcpy(locks->known, found, n * sizeof(KnownSession));
-	locks->nknown = n;
-	locks->learned = now;
+	*mine = (KnownSession) {MyProcPid, MyStartTimestamp, before ? (LockClass) {LOCKS_UNKNOWN, 0} : now};
 	LWLockRelease(shmem->locks_lock);
-}
-
-/* Has an earlier statement of a session told its component? */
-bool
-locks_known_session(int pid, TimestampTz start, LockClass *class)
-{
-	const KnownSession *known;
-
-	if (locks == NULL)
-		return false;
-	LWLockAcquire(shmem->locks_lock, LW_SHARED);
-	known = find_known(locks->known, locks->nknown, pid, start);
-	if (known != NULL)
-		*class = known->class;
-	LWLockRelease(shmem->locks_lock);
-	return known != NULL && class->component != LOCKS_UNKNOWN;
 }
 
 static void
@@ -442,8 +421,6 @@ look_at_all(TimestampTz planned, LockTick *tick)
 		look_at(slot, tick, stands_for);
 		keep_tick(tick);
 	}
-	if (now - locks->learned >= LEARN_PERIOD)
-		learn(now);
 	sampler->last = now;
 }
 

@@ -107,6 +107,7 @@ extern void locks_ticks_done(DbState *db, uint64 upto);
 extern int	locks_episodes(DbState *db, LockEpisode *out, bool telling);
 extern void locks_episode_done(DbState *db, int64 id, const char *row);
 extern int	locks_cycles(DbState *db, LockCycle *out);
+extern void locks_hear(const char *statement);
 extern bool locks_known_session(int pid, TimestampTz start, LockClass *class);
 extern void locks_forget(DbState *db);
 extern PGDLLEXPORT void airflow_bp_sampler(Datum arg);

@@ -188,8 +188,11 @@ note_rates(ClassDelta *from_delta, const TaskRow *from, ClassDelta *to_delta,
 		to_delta->rates[RATE_ARRIVED]++;
 	if (row_unfinished(from) && !row_unfinished(to) && from_delta)
 		from_delta->rates[RATE_FINISHED]++;
-	if (from && to && to->state == TASK_RUNNING && from->state != TASK_RUNNING && to_delta)
-		to_delta->rates[RATE_STARTED]++;
+	if (!from || !to || from->state == to->state || !to_delta)
+		return;
+	to_delta->rates[RATE_STARTED] += to->state == TASK_RUNNING;
+	to_delta->rates[RATE_ADMITTED] += to->state == TASK_SCHEDULED;
+	to_delta->rates[RATE_QUEUED] += to->state == TASK_QUEUED;
 }
 
 static int64

@@ -150,17 +150,12 @@ add_oldest(Tallies *all, Tally *tally, const ClassEntry *class, TimestampTz sinc
 
 /* Transitions in the present minute and in whole minutes before it. */
 static void
-add_moves(Tally *tally, const ClassEntry *class, uint32 minute)
+add_moves(Tally *tally, RateKind kind, int kinds, const uint32 *n, uint32 age)
 {
-	for (int i = 0; i < RATE_MINUTES; i++)
+	for (int w = 0; w < NUM_WINDOWS; w++)
 	{
-		uint32		age = minute - class->rates[i].minute;
-
-		for (int w = 0; w < NUM_WINDOWS; w++)
-		{
-			for (int r = 0; r < NUM_RATES && age <= window_minutes[w]; r++)
-				tally->moves[w][r] += class->rates[i].n[r];
-		}
+		for (int r = 0; r < kinds && age <= window_minutes[w]; r++)
+			tally->moves[w][kind + r] += n[r];
 	}
 }
 
@@ -171,6 +166,7 @@ add_class(ClassEntry *class, void *arg)
 	Tallies    *all = arg;
 	Tally	   *tally = tally_of(all, class);
 	int64		oldest = age_oldest(&class->ages);
+	uint32		minute = (uint32) (all->now / USECS_PER_MINUTE);
 
 	if (tally == NULL)
 		return;
@@ -179,7 +175,8 @@ add_class(ClassEntry *class, void *arg)
 		tally->counts.tasks[i] += class->live.tasks[i];
 		tally->counts.slots[i] += class->live.slots[i];
 	}
-	add_moves(tally, class, (uint32) (all->now / USECS_PER_MINUTE));
+	for (int i = 0; i < RATE_MINUTES; i++)
+		add_moves(tally, 0, NUM_CLASS_RATES, class->rates[i].n, minute - class->rates[i].minute);
 	add_oldest(all, tally, class, oldest == AGE_NONE ? 0 : oldest);
 }
 
@@ -199,6 +196,16 @@ add_held(HeldEntry *entry, void *arg)
 }
 
 static void
+add_entered(const Tallies *all, Tally *tally)
+{
+	uint32		minute = (uint32) (all->now / USECS_PER_MINUTE);
+
+	for (int i = 0; i < RATE_MINUTES; i++)
+		add_moves(tally, RATE_ADMITTED, NUM_RATES - NUM_CLASS_RATES, all->db->entered[i].n,
+				  minute - all->db->entered[i].minute);
+}
+
+static void
 sum_memory(Tallies *all)
 {
 	LWLockAcquire(shmem->lock, LW_SHARED);
@@ -206,7 +213,7 @@ sum_memory(Tallies *all)
 	if (all->usable)
 	{
 		if (all->scope >= SCOPE_STATE)
-			tally_of(all, NULL);
+			add_entered(all, tally_of(all, NULL));
 		account_each_class(all->db, add_class, all);
 		held_each(all->db, add_held, all);
 	}
@@ -218,15 +225,16 @@ static Datum
 rates_datum(const Tallies *all, const Tally *tally, int window, bool *isnull)
 {
 	int64		elapsed = window_minutes[window] * USECS_PER_MINUTE + all->now % USECS_PER_MINUTE;
+	int			n = all->scope == SCOPE_DEPLOYMENT ? NUM_RATES : NUM_CLASS_RATES;
 	Datum		rates[NUM_RATES];
 
 	elapsed = Min(elapsed, all->now - all->db->counted_since);
 	*isnull = all->scope == SCOPE_STATE || elapsed < LEAST_ELAPSED;
 	if (*isnull)
 		return (Datum) 0;
-	for (int i = 0; i < NUM_RATES; i++)
+	for (int i = 0; i < n; i++)
 		rates[i] = Float8GetDatum(tally->moves[window][i] * (double) USECS_PER_MINUTE / elapsed);
-	return PointerGetDatum(construct_array(rates, NUM_RATES, FLOAT8OID, sizeof(float8),
+	return PointerGetDatum(construct_array(rates, n, FLOAT8OID, sizeof(float8),
 										   FLOAT8PASSBYVAL, TYPALIGN_DOUBLE));
 }
 
@@ -285,7 +293,7 @@ tally_idle(const Tally *tally)
 
 	for (int i = 0; i < NUM_UNFINISHED; i++)
 		sum += tally->counts.tasks[i];
-	for (int r = 0; r < NUM_RATES; r++)
+	for (int r = 0; r < NUM_CLASS_RATES; r++)
 		sum += tally->moves[NUM_WINDOWS - 1][r];
 	return sum == 0;
 }

@@ -155,7 +155,7 @@ measure_drift(RecountRow *rows, int n)
 	for (int i = 0; i < n; i++)
 	{
 		rows[i].counted = account_tenant(rows[i].tenant)->committed;
-		drift += Abs(rows[i].counted - rows[i].counter);
+		drift += Max(rows[i].counted, rows[i].counter) - Min(rows[i].counted, rows[i].counter);
 	}
 	return drift;
 }

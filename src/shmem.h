@@ -87,6 +87,16 @@ typedef struct StuckSweep
 	int64		took;
 } StuckSweep;
 
+/* A minute of the clock, in a ring of so many. */
+#define RATE_MINUTES 16
+
+/* Tasks of a database that entered scheduled and queued in one minute. */
+typedef struct EntryMinute
+{
+	uint32		minute;
+	uint32		n[2];
+} EntryMinute;
+
 /* One database with triggers of ours, or with a worker. */
 typedef struct DbState
 {
@@ -132,6 +142,7 @@ typedef struct DbState
 	SeenXids	seen;			/* by the running recount */
 	StuckSweep	stuck;
 	FailedRing	failed;
+	EntryMinute entered[RATE_MINUTES];
 	uint64		ticks_tail;		/* looks of the sampler that are written */
 	TimestampTz ticks_written;
 	pg_atomic_uint64 fail_open;

@@ -224,6 +224,8 @@ static const Step steps[] = {
 	{"lock_rules", .sql = "SELECT airflow_bp.lock_rule_apply()"},
 	{"stuck", .run = step_stuck, .needs_gate = true},
 	{"letters", .sql = "SELECT airflow_bp.dlq_purge(make_interval(days => current_setting('airflow_bp.letter_retention')::int))", .period = 600},
+	{"gauges", .sql = "SELECT airflow_bp.gauge_turn()", .period = 10},
+	{"gauge_roll", .sql = "SELECT airflow_bp.gauge_roll()", .period = 600},
 	{"retry", .sql = "SELECT airflow_bp.dlq_auto()", .period = 10, .needs_gate = true, .ends = true},
 	{"rebalance", .sql = "SELECT airflow_bp.rebalance_apply()", .period = 15, .needs_gate = true, .ends = true},
 	{"priority", .sql = "SELECT airflow_bp.priority_apply()", .period = 15, .needs_gate = true, .ends = true},

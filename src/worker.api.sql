@@ -255,8 +255,9 @@ LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
 			preview,preview_state,preview_change,explain_tenant,pool_plan,policy_version,policy_wanted,known_heads,
 			dead_letters,dlq_plan,dlq_batches,rebalance_plan,priority_plan,audit,
 			drain_status,may_i_upgrade,
-			lock_tree,sessions,lock_episodes,lock_report,critical_section,sampler_status,deadlocks,lock_rule_plan,
-			statement_component,statement_shape,statement_class}'::name[]
+			lock_tree,sessions,lock_episodes,lock_report,lock_timeline,critical_section,sampler_status,deadlocks,lock_rule_plan,
+			statement_component,statement_shape,statement_class,
+			scheduler_loops,job_heartbeats,dag_parses,connections,hot_tables,slow_statements,deadlock_counts,gauges}'::name[]
 		WHEN 'operator' THEN '{set_mode,set_tenant,drop_tenant,set_cohort,drop_cohort,add_tenant_rule,drop_tenant_rule,
 			drain_start,drain_stop,
 			set_stuck_threshold,drop_stuck_threshold,stuck_sweep,

@@ -100,6 +100,32 @@ def lending(airflow):
     return mean(scenes.chain(airflow) for _ in range(2))
 
 
+def blocked(airflow):
+    pg = airflow.pg
+    say("somebody sits in a transaction with the row of a running task, and the API server waits for it")
+    idle = pg.connect()
+    idle.autocommit = False
+    idle.cursor().execute(
+        "UPDATE task_instance SET updated_at = updated_at WHERE id = (SELECT id FROM task_instance WHERE state = 'running' LIMIT 1)"
+    )
+    airflow.wait(lambda: pg.value("SELECT max(depth) FROM airflow_bp.lock_tree()"), 60, "the API server to wait")
+    show(
+        pg,
+        "SELECT depth, component, state, waiters, relation, airflow_row ->> 'dag_id' AS dag, airflow_row ->> 'task_id' AS task, statement_class\n"
+        "FROM airflow_bp.lock_tree()",
+    )
+    say("a rule ends it")
+    do(pg, "SELECT airflow_bp.set_lock_rule('idle', '3 seconds', waiters => 1, act => true)")
+    airflow.wait(lambda: pg.value("SELECT count(*) FROM airflow_bp.lock_action WHERE done"), 60, "the rule")
+    do(pg, "SELECT airflow_bp.drop_lock_rule('idle')")
+    airflow.wait(lambda: not pg.value("SELECT count(*) FROM airflow_bp.lock_tree()"), 60, "nobody to wait")
+    show(
+        pg,
+        "SELECT waiter_seconds::numeric(10, 1), blocker_component, blocked_component, blocked_class, relation, idle_share, samples\n"
+        "FROM airflow_bp.lock_report() LIMIT 3",
+    )
+
+
 def stuck(airflow):
     pg = airflow.pg
     say("at night somebody deletes the pool of the flood; Airflow leaves its tasks in scheduled for good")
@@ -159,6 +185,7 @@ def main():
         first = alone(airflow)
         second, most = with_us(airflow)
         lent = lending(airflow)
+        blocked(airflow)
         stuck(airflow)
         drain(airflow)
         third = without_us(airflow)

@@ -4,6 +4,7 @@
 #        setup.sh build [asserts]  the extension, built and installed; with asserts in a tree of its own
 #        setup.sh airflow VERSION  a Python environment with that Airflow, VERSION-celery: with Celery too; prints its directory
 #        setup.sh redis            Redis, of which no service starts; prints the server program
+#        setup.sh debian MAJOR     a Debian in a directory of its own that has PostgreSQL 15, 17 or 18; prints the directory
 set -u
 
 pg=${PG_MAJOR:-15}
@@ -165,6 +166,40 @@ redis()
 	echo "$own"
 }
 
+# The Debian whose packages have a PostgreSQL.
+suite_of()
+{
+	case $1 in
+		15) echo bookworm ;;
+		17) echo trixie ;;
+		18) echo sid ;;
+		*) die "PostgreSQL $1 is not among those tested: 15, 17, 18" ;;
+	esac
+}
+
+# Only a finished directory has the stamp.  How packages are fetched is as here.
+debian()
+{
+	local suite dir conf
+
+	suite=$(suite_of "$1") || exit 1
+	dir=$cache/debian-$suite conf=$cache/apt.conf
+	mkdir -p "$cache" || exit 1
+	exec 9>"$cache/debian-$suite.lock"
+	flock 9
+	if [ ! -e "$dir.finished" ]; then
+		installed mmdebstrap || { try as_root apt-get update -q -o DPkg::Lock::Timeout=300; apt_install mmdebstrap; } ||
+			die "mmdebstrap cannot be installed"
+		say "Debian $suite"
+		as_root rm -rf "$dir"
+		apt-config dump | grep -E '^Acquire::(http|https|Retries|Check)' >"$conf"
+		try as_root mmdebstrap --variant=minbase --include=ca-certificates --aptopt="$conf" "$suite" "$dir" 9>&- ||
+			die "Debian $suite cannot be installed"
+		touch "$dir.finished"
+	fi
+	echo "$dir"
+}
+
 # Built by the caller, installed by root where that is needed.
 build()
 {
@@ -189,5 +224,6 @@ case ${1:-} in
 	build) build "${2:-}" ;;
 	airflow) airflow "${2:?version}" ;;
 	redis) redis ;;
-	*) sed -n '2,7s/^# //p' "$0" >&2; exit 2 ;;
+	debian) debian "${2:?major version of PostgreSQL}" ;;
+	*) sed -n '2,8s/^# //p' "$0" >&2; exit 2 ;;
 esac

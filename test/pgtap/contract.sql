@@ -92,6 +92,34 @@ INSERT INTO contract VALUES
 ('operator', 'v', true, 'set_priority_ageing', 'scope text, name text DEFAULT NULL::text, step integer DEFAULT 1, every interval DEFAULT ''00:05:00''::interval, cap integer DEFAULT 100, act boolean DEFAULT false', 'void'),
 ('operator', 'v', true, 'drop_priority_ageing', 'scope text, name text DEFAULT NULL::text', 'void'),
 ('owner', 'v', false, 'undo_priority', 'done airflow_bp.act', 'boolean'),
+-- Speed.
+('reader', 's', true, 'scheduler_loops', '', 'TABLE(schedulers bigint, running_runs bigint, looks_per_min double precision, look_lag_median interval, look_lag_p95 interval, look_lag_max interval, never_looked bigint, admissions_per_min double precision, queued_per_min double precision, examine_window_loops double precision)'),
+('reader', 's', true, 'job_heartbeats', '', 'TABLE(job_id integer, job_type text, hostname text, state text, heartbeat_lag interval, threshold interval, alive boolean, started timestamp with time zone)'),
+('reader', 's', true, 'dag_parses', '', 'TABLE(dag_id text, bundle text, file text, last_parsed timestamp with time zone, age interval, duration interval, stale boolean, import_errors bigint)'),
+('reader', 's', true, 'connections', '', 'TABLE(component text, connections bigint, active bigint, idle_in_transaction bigint, oldest_transaction interval, share_of_max double precision, per_hour double precision)'),
+('reader', 's', true, 'hot_tables', '', 'TABLE(relation text, live_tuples bigint, dead_tuples bigint, dead_share double precision, changed_since_analyze bigint, analyze_age interval, vacuum_age interval, seq_scans bigint, stale boolean, bloated boolean, advice text)'),
+('reader', 's', true, 'slow_statements', 'most integer DEFAULT 20', 'TABLE(component text, calls bigint, total_ms double precision, mean_ms double precision, max_ms double precision, rows bigint, share double precision, statement text)'),
+('reader', 's', true, 'deadlock_counts', '', 'TABLE(deadlocks bigint, conflicts bigint, rollbacks bigint, since timestamp with time zone)'),
+('reader', 's', true, 'gauges', 'during tstzrange DEFAULT NULL::tstzrange', 'TABLE(resolution interval, from_at timestamp with time zone, to_at timestamp with time zone, name text, label text, samples bigint, mean double precision, "least" double precision, most double precision)'),
+('owner', 'v', false, 'gauge_turn', '', 'bigint'),
+('owner', 'v', false, 'gauge_roll', 'now timestamp with time zone DEFAULT now()', 'bigint'),
+-- Locks.
+('reader', 'v', true, 'lock_tree', '', 'TABLE(depth integer, pid integer, blocked_by integer[], waiters integer, component text, rule text, state text, wait_start timestamp with time zone, xact_age interval, lock_type text, lock_mode text, relation text, airflow_row jsonb, statement text, client text, statement_class text, root integer)'),
+('reader', 'v', true, 'sessions', '', 'TABLE(pid integer, component text, rule text, state text, backend_start timestamp with time zone, xact_start timestamp with time zone, client text)'),
+('reader', 'v', true, 'lock_episodes', 'during tstzrange DEFAULT NULL::tstzrange', 'TABLE(from_at timestamp with time zone, to_at timestamp with time zone, going_on boolean, blocker_component text, blocker_statement text, blocked_component text, blocked_statement text, lock_type text, relation text, airflow_row jsonb, episodes bigint, samples bigint, waiter_seconds double precision, idle_share double precision, longest interval, most_waiters integer, sessions jsonb, resolution interval)'),
+('reader', 'v', true, 'lock_report', 'during tstzrange DEFAULT NULL::tstzrange, before tstzrange DEFAULT NULL::tstzrange', 'TABLE(waiter_seconds double precision, share double precision, before_waiter_seconds double precision, blocker_component text, blocker_class text, blocked_component text, blocked_class text, relation text, episodes bigint, samples bigint, idle_share double precision, longest interval, most_waiters integer, example jsonb, blocker_statement text, blocked_statement text)'),
+('reader', 'v', true, 'lock_timeline', 'during tstzrange DEFAULT NULL::tstzrange, step interval DEFAULT ''00:01:00''::interval', 'TABLE(at timestamp with time zone, waiter_seconds double precision, idle_share double precision, most_waiters integer, dearest text, deadlocks bigint, critical_share double precision, looks_per_min double precision, admissions_per_min double precision, look_lag interval, heartbeat_lag interval, connections double precision, blind interval)'),
+('reader', 's', true, 'critical_section', 'during tstzrange DEFAULT NULL::tstzrange', 'TABLE(pid integer, client text, samples bigint, ticks bigint, share double precision, held_seconds double precision, longest_at_least interval, longest_at_most interval, first_seen timestamp with time zone, last_seen timestamp with time zone)'),
+('reader', 'v', true, 'sampler_status', 'during tstzrange DEFAULT NULL::tstzrange', 'TABLE(pid integer, last_look timestamp with time zone, period interval, wanted_period interval, looks bigint, took_ms double precision, longest_ms double precision, cost_share double precision, latest_ms double precision, seen interval, blind interval, waiting_share double precision, errors bigint, last_error text, lost_looks bigint, open_episodes bigint, crowded bigint, note text)'),
+('reader', 's', true, 'deadlocks', 'during tstzrange DEFAULT NULL::tstzrange', 'TABLE(at timestamp with time zone, deadlocks bigint, source text, sessions jsonb)'),
+('owner', 'v', true, 'deadlock_log', 'most_bytes bigint DEFAULT 4194304', 'TABLE(line text, detail text)'),
+('reader', 'v', true, 'lock_rule_plan', '', 'TABLE(rule text, action text, act boolean, allowed boolean, reason text, pid integer, component text, idle interval, relations text[], waiters integer, statement text, backend_start timestamp with time zone, xact_start timestamp with time zone, evidence jsonb)'),
+('operator', 'v', true, 'lock_rule_apply', '', 'integer'),
+('operator', 'v', true, 'set_lock_rule', 'name text, after interval, action text DEFAULT ''terminate''::text, component text DEFAULT NULL::text, relation text DEFAULT NULL::text, waiters integer DEFAULT 0, act boolean DEFAULT false', 'void'),
+('operator', 'v', true, 'drop_lock_rule', 'name text', 'void'),
+('reader', 'i', false, 'statement_component', 'statement text', 'text'),
+('reader', 'i', false, 'statement_shape', 'statement text', 'text'),
+('reader', 'i', false, 'statement_class', 'statement text', 'text'),
 ('public', 'v', false, 'look_useful', 'dag_id character varying, run_id character varying, seen_by oid', 'boolean');
 
 CREATE ROLE bp_nobody;
@@ -153,7 +181,15 @@ SELECT columns_are('airflow_bp', t, c, t || ': columns') FROM (VALUES
 	('stuck_threshold', '{cause,scope,name,after,warn}'),
 	('dlq_policy', '{cause,tenant,dag_id,retries,backoff,max_backoff,jitter,downstream}'),
 	('dlq_batch', '{id,started_at,started_by,pid,filter,total,retried,along,refused,reasons,after_id,busy,rounds,size,longest,said_at,ended_at}'),
+	('lock_statement', '{print,class,shape}'),
+	('lock_history', '{resolution,from_at,to_at,episode,blocker,blocked,blocker_component,blocked_component,lock_type,relation,airflow_row,episodes,samples,waiter_seconds,idle_seconds,longest,most_waiters,sessions}'),
+	('sampler_tick', '{resolution,from_at,to_at,planned,ticks,late,latest,took,longest,period,waiting,most_waiters,cut,errors,error}'),
+	('critical_hold', '{resolution,from_at,to_at,pid,client,xact,samples,at_least,at_most}'),
+	('deadlock', '{at,deadlocks,total,source,sessions}'),
+	('lock_rule', '{name,after,action,component,relation,waiters,act}'),
+	('lock_action', '{at,rule,action,acted,done,pid,backend_start,xact_start,evidence}'),
 	('drain', '{id,scope,name,finish,since,started_by,at_timeout,timeout,deadline,timed_out_at,left_at_start,in_force_at,stopped_at,stopped_by}'),
+	('gauge', '{resolution,from_at,to_at,name,label,samples,total,least,most}'),
 	('act', '{act_id,at,actor,action,old,new,undone_at}')) v (t, c);
 SELECT col_type_is('airflow_bp', t, c, y, t || '.' || c) FROM (VALUES
 	('tenant', 'name', 'text'), ('tenant', 'nominal', 'integer'), ('tenant', 'weight', 'double precision'), ('tenant', 'count_deferred', 'boolean'),
@@ -186,7 +222,7 @@ SELECT set_eq($$SELECT unnest(extconfig)::regclass::text FROM pg_extension WHERE
 	ARRAY['airflow_bp.deployment', 'airflow_bp.cohort', 'airflow_bp.tenant', 'airflow_bp.tenant_rule', 'airflow_bp.pool_policy', 'airflow_bp.act', 'airflow_bp.act_act_id_seq',
 	'airflow_bp.dead_letter', 'airflow_bp.dead_letter_id_seq', 'airflow_bp.dlq_policy',
 	'airflow_bp.balance_group', 'airflow_bp.balance_member', 'airflow_bp.priority_policy', 'airflow_bp.priority_aged',
-	'airflow_bp.drain', 'airflow_bp.drain_id_seq', 'airflow_bp.stuck_threshold'], 'pg_dump keeps policy, acts and letters');
+	'airflow_bp.drain', 'airflow_bp.drain_id_seq', 'airflow_bp.lock_rule', 'airflow_bp.stuck_threshold'], 'pg_dump keeps policy, acts and letters');
 SELECT is_empty($$SELECT FROM pg_extension, unnest(extcondition) c WHERE extname = 'airflow_bp' AND c <> ''$$, 'all rows of them');
 SELECT is_empty($$SELECT FROM airflow_bp.deployment UNION ALL SELECT FROM airflow_bp.cohort UNION ALL SELECT FROM airflow_bp.tenant UNION ALL SELECT FROM airflow_bp.tenant_rule UNION ALL SELECT FROM airflow_bp.pool_policy UNION ALL SELECT FROM airflow_bp.balance_group UNION ALL SELECT FROM airflow_bp.priority_policy UNION ALL SELECT FROM airflow_bp.dlq_policy$$, 'and a new extension has none that a restore would meet');
 
@@ -204,7 +240,7 @@ SELECT is((SELECT context FROM pg_settings WHERE name = 'airflow_bp.' || n), c, 
 	('database', 'postmaster'), ('max_held', 'postmaster'), ('max_tenants', 'postmaster'), ('max_dags', 'postmaster'), ('max_runs', 'postmaster'),
 	('airflow_schema', 'superuser'), ('startup_hold', 'sighup'), ('ask_timeout', 'sighup'), ('grant_timeout', 'sighup'), ('ready_grace', 'sighup'),
 	('park_for', 'sighup'), ('parking', 'superuser'), ('admit_ahead', 'sighup'), ('max_age', 'sighup'), ('age_priority', 'sighup'), ('age_tasks', 'sighup'),
-	('usage_half_life', 'sighup'), ('recount_period', 'sighup'), ('log_retention', 'sighup'), ('letter_retention', 'sighup'),
+	('usage_half_life', 'sighup'), ('recount_period', 'sighup'), ('log_retention', 'sighup'), ('letter_retention', 'sighup'), ('lock_sample_period', 'sighup'),
 	('task_queued_timeout', 'sighup'), ('task_queued_timeout_check_interval', 'sighup'), ('task_instance_heartbeat_timeout', 'sighup'),
 	('scheduler_health_check_threshold', 'sighup'), ('triggerer_health_check_threshold', 'sighup'), ('orphaned_tasks_check_interval', 'sighup')) v (n, c);
 

@@ -31,6 +31,30 @@ is(value($standby, "SELECT scheduled FROM airflow_bp.queue('deployment')"), 2, '
 is(value($standby, "SELECT concat_ws(' ', slots, demand, reason, allowed) FROM airflow_bp.pool_plan()"), '128 demand not known f', 'pool_plan()');
 is(value($standby, 'SELECT count(*) FROM airflow_bp.held()'), 0, 'held() is empty');
 is(value($standby, "SELECT airflow_bp.tenant_of('a1')"), 'a', 'tenant_of()');
+is(value($standby, 'SELECT count(*) FROM airflow_bp.scheduler_loops(), airflow_bp.deadlock_counts()'), 1, 'scheduler_loops(), deadlock_counts()');
+is(value($standby, 'SELECT (SELECT count(*) FROM airflow_bp.job_heartbeats()) + (SELECT count(*) FROM airflow_bp.dag_parses()) + (SELECT count(*) FROM airflow_bp.slow_statements())'),
+	0, 'job_heartbeats(), dag_parses(), slow_statements()');
+is(value($standby, "SELECT connections::text || (per_hour IS NULL) FROM airflow_bp.connections() WHERE component = '(all)'"), '1true', 'connections(), whose trend is that of the primary');
+is(value($standby, "SELECT count(*)::text || count(live_tuples) || count(advice) FROM airflow_bp.hot_tables()"), '1400', 'hot_tables() has nothing to say');
+
+# A table that the primary has locked is locked here by the process that replays.
+my $locker = backend($primary);
+$locker->query('BEGIN; LOCK TABLE dag_run');
+$primary->wait_for_catchup($standby);
+my $waiter = backend($primary);
+$waiter->query_until(qr/started/, "\\echo started\nSELECT count(*) FROM dag_run;\n");
+wait_for($primary, "SELECT samples > 0 FROM airflow_bp.lock_episodes() WHERE relation = 'dag_run'", 'one waits on the primary, and is seen');
+my $reader = backend($standby);
+$reader->query_until(qr/started/, "\\echo started\nSELECT count(*) FROM dag_run;\n");
+wait_for($standby, "SELECT count(*) = 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock'", 'one waits on the standby');
+is(value($standby, "SELECT waiters, component, lock_mode, relation FROM airflow_bp.lock_tree() WHERE depth = 0"), '1|unknown|AccessExclusiveLock|dag_run', 'lock_tree()');
+is(value($standby, 'SELECT count(*) FROM test.tree_differs()'), 0, 'the same tree by pg_blocking_pids()');
+$locker->query('COMMIT');
+$_->quit foreach $locker, $waiter, $reader;
+like(value($standby, 'SELECT note FROM airflow_bp.sampler_status()'), qr/standby/, 'the sampler is on the primary');
+wait_for($standby, "SELECT count(*) > 0 FROM airflow_bp.lock_episodes() WHERE relation = 'dag_run'", 'lock_episodes() has what the primary saw');
+is(value($standby, "SELECT sum(waiter_seconds) > 0 FROM airflow_bp.lock_timeline()"), 't', 'lock_timeline()');
+wait_for($standby, 'SELECT count(*) > 0 FROM airflow_bp.gauges()', 'gauges() has what the worker of the primary samples');
 foreach my $call ('tick()', 'recount()')
 {
 	my ($ret, $out, $err) = $standby->psql('airflow', '\set VERBOSITY sqlstate' . "\nSELECT airflow_bp.$call");
