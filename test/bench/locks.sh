@@ -18,7 +18,7 @@ quiet=${QUIET:-60}
 fine=${FINE:-480}
 waiters=${WAITERS:-10 100 1000}
 
-# A check for deadlocks goes through the whole queue once for each waiter; with 1,000 in one queue that takes minutes.
+# PostgreSQL's check for deadlocks goes through the whole queue, once for each waiter: it would hide what 1,000 of them cost us.
 if [ "${1:-}" != --inside ]; then
 	[ $# -gt 0 ] || set -- quiet convoy busy fine hot storage
 	for part; do
