@@ -113,6 +113,11 @@ SELECT airflow_bp.end_session(pg_backend_pid(), now(), now(), true), airflow_bp.
 SELECT * FROM airflow_bp.deadlock_log();
 SELECT * FROM airflow_bp.deadlock_log(0);
 
+-- Hosts whose jobs are all of one kind.
+INSERT INTO job (job_type, state, hostname) VALUES ('SchedulerJob', 'running', '10.0.0.1'), ('SchedulerJob', 'running', '10.0.0.1'),
+	('SchedulerJob', 'running', '10.0.0.2'), ('TriggererJob', 'running', '10.0.0.2'), ('DagProcessorJob', 'running', '10.0.0.3'),
+	('TriggererJob', 'failed', '10.0.0.3');
+SELECT * FROM airflow_bp.lock_hosts() ORDER BY host;
 -- Tables of Airflow that are not as they should be.
 ALTER TABLE job DROP COLUMN hostname;
 SELECT * FROM airflow_bp.lock_hosts();
