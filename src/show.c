@@ -51,19 +51,19 @@ show_text(const char *text, bool *isnull)
 	return text == NULL ? (Datum) 0 : CStringGetTextDatum(text);
 }
 
+Datum
+show_interval(int64 us)
+{
+	Interval   *interval = palloc0(sizeof(Interval));
+
+	interval->time = us;
+	return IntervalPGetDatum(interval);
+}
+
 static Datum
 name_datum(const NameEntry *name, bool *isnull)
 {
 	return show_text(name->len < 0 ? NULL : name->name, isnull);
-}
-
-static Datum
-interval_since(TimestampTz then, TimestampTz now)
-{
-	Interval   *interval = palloc0(sizeof(Interval));
-
-	interval->time = Max(now - then, 0);
-	return IntervalPGetDatum(interval);
 }
 
 /* Why it waits now, which may be another reason than at its last ask. */
@@ -183,7 +183,7 @@ put_tenant(FunctionCallInfo fcinfo, const TenantShown *row)
 	values[6] = Int64GetDatum(row->held);
 	nulls[7] = row->oldest == 0;
 	if (!nulls[7])
-		values[7] = interval_since(row->oldest, GetCurrentTimestamp());
+		values[7] = show_interval(Max(GetCurrentTimestamp() - row->oldest, 0));
 	values[8] = Int64GetDatum(row->state.admitted_total);
 	values[9] = Int64GetDatum(row->state.held_total);
 	show_row(fcinfo, values, nulls);

@@ -8,5 +8,6 @@
 
 extern void show_row(FunctionCallInfo fcinfo, Datum *values, bool *nulls);
 extern Datum show_text(const char *text, bool *isnull);
+extern Datum show_interval(int64 us);
 
 #endif							/* AIRFLOW_BP_SHOW_H */

@@ -14,6 +14,7 @@
 #include "utils/builtins.h"
 #include "utils/timestamp.h"
 
+#include "show.h"
 #include "stuck.h"
 
 #define FIRST_RUNS 100
@@ -120,8 +121,7 @@ airflow_bp_stuck_progress(PG_FUNCTION_ARGS)
 	values[3] = Int64GetDatum(sweep.after_letter);
 	values[4] = TimestampTzGetDatum(sweep.began);
 	values[5] = TimestampTzGetDatum(sweep.ended);
-	values[6] = IntervalPGetDatum(palloc0(sizeof(Interval)));
-	DatumGetIntervalP(values[6])->time = sweep.took;
+	values[6] = show_interval(sweep.took);
 	nulls[0] = nulls[1] = sweep.after_dag[0] == '\0';
 	nulls[2] = nulls[3] = db == NULL;
 	nulls[4] = sweep.began == 0;
