@@ -1,7 +1,7 @@
 #!/bin/bash
 # Build, install and run the tests; the last line is "N passed, N failed".
 # usage: check.sh [SUITE]...   without one: all of them
-# Logs are in build/check.  E2E holds more options for pytest.
+# Logs are in build/check.  E2E holds more options for pytest.  CHECK_UNTIL: the second of the epoch from which on no suite is begun.
 set -u -o pipefail
 cd "$(dirname "$0")/.." || exit 1
 . test/child.sh
@@ -206,6 +206,7 @@ reasons()
 passed=0 failed=0 skipped=0 number=0
 for suite; do
 	number=$((number + 1))
+	[ "$(date +%s)" -lt "${CHECK_UNTIL:-99999999999}" ] || { echo "left out: $suite, as the time is over"; continue; }
 	header=$(printf '[%d/%d] %-10s' $number $# "$suite")
 	printf '%s' "$header"
 	rm -rf "$logs/$suite" "$logs/$suite".*
@@ -213,7 +214,7 @@ for suite; do
 	began=$SECONDS
 	run_child run_suite "$suite"
 	status=$?
-	[[ $suite != tap && $suite != e2e ]] || printf '%*s' ${#header} ""
+	[[ $suite != tap && $suite != e2e ]] || printf '%s' "$header"
 	good=$(grep -cE '^ok [-0-9]' "$logs/$suite.log")
 	bad=$(grep -cE '^not ok [-0-9]' "$logs/$suite.log")
 	skip=$(grep -ciE '^ok [-0-9].*# skip' "$logs/$suite.log")

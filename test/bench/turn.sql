@@ -68,4 +68,5 @@ CALL bench.free(1000);
 CREATE TABLE bench.result AS
 SELECT (SELECT held FROM airflow_bp.memory_state()) AS held, (SELECT count(*) FROM airflow_bp.held_entries() WHERE granted) AS granted,
 	(SELECT percentile_cont(0.5) WITHIN GROUP (ORDER BY ms)::numeric(10, 3) FROM bench.turn) AS quiet,
+	(SELECT string_agg(round(ms::numeric, 1)::text, ' ' ORDER BY at) FROM bench.turn) AS turns,
 	(SELECT percentile_cont(0.5) WITHIN GROUP (ORDER BY ms)::numeric(10, 3) FROM bench.freed) AS freed;
