@@ -192,7 +192,7 @@ locks_client(const PgBackendStatus *entry)
 	return pstrdup(host);
 }
 
-/* What a process does, read anew; NULL: there is none.  Of the snapshot of activity, which the caller clears. */
+/* What a process does, read anew; NULL: there is none.  The caller clears the snapshot that it is in. */
 const PgBackendStatus *
 locks_activity(int pid)
 {

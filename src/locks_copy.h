@@ -39,7 +39,7 @@ typedef struct LockSession
 typedef struct LockWait
 {
 	TimestampTz since;			/* 0: just now */
-	LOCKTAG		wants;			/* tuple locked to wait for a transaction, else the lock itself */
+	LOCKTAG		wants;			/* tuple locked to wait for a transaction, else that lock */
 } LockWait;
 
 typedef struct LocksCopy
