@@ -50,12 +50,10 @@ BEGIN
 END
 $$;
 
-CREATE TABLE bench.second (block int, state text, tps float8, cpu int);
+CREATE TABLE bench.second (block int, state text, tps float8);
 
--- Transactions with the sampler, by those without it in the same block: of a second, and of a second of processor time; mean and its standard error.
+-- Transactions with the sampler, by those without it in the same block: mean and its standard error.
 CREATE VIEW bench.compared AS
-SELECT count(*) AS blocks, round(avg(speed)::numeric, 4) AS speed, round((stddev(speed) / sqrt(count(*)))::numeric, 4) AS speed_error,
-	round(avg(yield)::numeric, 4) AS yield, round((stddev(yield) / sqrt(count(*)))::numeric, 4) AS yield_error
-FROM (SELECT avg(tps) FILTER (WHERE state = 'on') / avg(tps) FILTER (WHERE state = 'off') AS speed,
-		sum(tps) FILTER (WHERE state = 'on') / sum(cpu) FILTER (WHERE state = 'on') / (sum(tps) FILTER (WHERE state = 'off') / sum(cpu) FILTER (WHERE state = 'off')) AS yield
+SELECT count(*) AS blocks, round(avg(ratio)::numeric, 4) AS mean, round((stddev(ratio) / sqrt(count(*)))::numeric, 4) AS error
+FROM (SELECT avg(tps) FILTER (WHERE state = 'on') / avg(tps) FILTER (WHERE state = 'off') AS ratio
 	FROM bench.second GROUP BY block HAVING count(*) = 12) b;
