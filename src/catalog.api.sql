@@ -33,12 +33,13 @@ COMMENT ON FUNCTION airflow_bp.runs_code(text) IS 'Would reading the tables of A
 CREATE FUNCTION airflow_bp.airflow_schema_name() RETURNS text
 LANGUAGE plpgsql STABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
-	setting text := coalesce(airflow_bp.airflow_schema_setting(), airflow_bp.gate_schema());
+	setting text := airflow_bp.airflow_schema_setting();
+	place text := coalesce(setting, airflow_bp.gate_schema());
 	found text[];
 BEGIN
 	SELECT array_agg(n.nspname ORDER BY n.nspname) INTO found
 	FROM pg_namespace n
-	WHERE (n.nspname = setting OR setting IS NULL)
+	WHERE (n.nspname = place OR place IS NULL)
 		AND (SELECT count(*) FROM pg_class c
 			WHERE c.relnamespace = n.oid AND c.relkind IN ('r', 'p') AND c.relname IN ('alembic_version', 'task_instance')) = 2;
 	IF cardinality(found) = 1 AND airflow_bp.runs_code(found[1]) THEN
