@@ -44,6 +44,7 @@ OBJS = \
 	src/state.o \
 	src/stuck.o \
 	src/tick.o \
+	src/version.o \
 	src/worker.o
 
 # The install script is these files in this order.
@@ -89,7 +90,7 @@ SQL_PARTS = \
 DATA = $(wildcard updates/*.sql)
 DATA_built = $(EXTENSION)--$(EXTVERSION).sql
 
-PG_CPPFLAGS = -Isrc
+PG_CPPFLAGS = -Isrc -DBP_VERSION='"$(EXTVERSION)"'
 PG_CFLAGS = -Wall -Wextra -Werror -Wno-unused-parameter -Wno-sign-compare
 SHLIB_LINK = -lz
 
@@ -108,7 +109,7 @@ ISOLATION_OPTS = --inputdir=test
 override with_llvm = no
 
 # These install what they need, also PostgreSQL.  make check SUITES="unit regress" runs some of the tests.
-HOUSE = check check-matrix check-e2e check-e2e-long unit core demo bench fixtures
+HOUSE = check check-matrix check-upgrade check-e2e check-e2e-long unit core demo bench fixtures
 ifneq ($(filter $(HOUSE),$(MAKECMDGOALS)),)
 
 .PHONY: $(HOUSE)
@@ -118,6 +119,8 @@ unit core:
 	@test/check.sh $@
 check-matrix:
 	@test/matrix.sh
+check-upgrade:
+	@test/upgrade.sh
 check-e2e:
 	@test/check.sh e2e
 check-e2e-long:

@@ -10,7 +10,6 @@
 #include "access/relation.h"
 #include "access/tableam.h"
 #include "catalog/pg_type_d.h"
-#include "funcapi.h"
 #include "lib/stringinfo.h"
 #include "mb/pg_wchar.h"
 #include "storage/bufmgr.h"
@@ -214,7 +213,7 @@ airflow_bp_lock_waits(PG_FUNCTION_ARGS)
 {
 	LocksCopy  *copy;
 
-	InitMaterializedSRF(fcinfo, 0);
+	show_begin(fcinfo);
 	copy = locks_copy(MyDatabaseId);
 	for (int i = 0; i < copy->graph.nnodes; i++)
 		put_wait(fcinfo, copy, i);
@@ -243,7 +242,7 @@ put_session(FunctionCallInfo fcinfo, const PgBackendStatus *entry)
 Datum
 airflow_bp_sessions(PG_FUNCTION_ARGS)
 {
-	InitMaterializedSRF(fcinfo, 0);
+	show_begin(fcinfo);
 	pgstat_clear_backend_activity_snapshot();
 	for (int i = 1; i <= pgstat_fetch_stat_numbackends(); i++)
 	{
@@ -407,7 +406,7 @@ airflow_bp_sampler_memory(PG_FUNCTION_ARGS)
 	Datum		values[9] = {0};
 	bool		nulls[9] = {0};
 
-	InitMaterializedSRF(fcinfo, 0);
+	show_begin(fcinfo);
 	if (shmem == NULL)
 		return (Datum) 0;
 	state = locks_sampler_state();
@@ -456,7 +455,7 @@ airflow_bp_sampler_ticks(PG_FUNCTION_ARGS)
 	uint64		upto;
 	int			n;
 
-	InitMaterializedSRF(fcinfo, 0);
+	show_begin(fcinfo);
 	if ((db = shmem_db(false)) == NULL)
 		return (Datum) 0;
 	ticks = palloc(MAX_TICKS * sizeof(LockTick));
@@ -530,7 +529,7 @@ airflow_bp_lock_episodes_open(PG_FUNCTION_ARGS)
 	LockEpisode *episodes;
 	int			n;
 
-	InitMaterializedSRF(fcinfo, 0);
+	show_begin(fcinfo);
 	if ((db = shmem_db(false)) == NULL)
 		return (Datum) 0;
 	episodes = palloc((MAX_EPISODES + MAX_DATABASES) * sizeof(LockEpisode));
@@ -577,7 +576,7 @@ airflow_bp_lock_cycles(PG_FUNCTION_ARGS)
 	DbState    *db;
 	int			n;
 
-	InitMaterializedSRF(fcinfo, 0);
+	show_begin(fcinfo);
 	if ((db = shmem_db(false)) == NULL)
 		return (Datum) 0;
 	n = locks_cycles(db, cycles);

@@ -8,7 +8,6 @@
 
 #include "catalog/pg_type_d.h"
 #include "common/hashfn.h"
-#include "funcapi.h"
 #include "mb/pg_wchar.h"
 #include "port/pg_bitutils.h"
 #include "utils/array.h"
@@ -16,6 +15,7 @@
 #include "utils/timestamp.h"
 
 #include "held.h"
+#include "show.h"
 
 #define NUM_WINDOWS 3
 #define MAX_UNCUT (NAME_BYTES - MAX_MULTIBYTE_CHAR_LEN)
@@ -243,7 +243,6 @@ rates_datum(const Tallies *all, const Tally *tally, int window, bool *isnull)
 static void
 put_tally(FunctionCallInfo fcinfo, const Tallies *all, const Tally *tally)
 {
-	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
 	const int32 *tasks = tally->counts.tasks;
 	const int64 *slots = tally->counts.slots;
 	Datum		values[17] = {0};
@@ -267,7 +266,7 @@ put_tally(FunctionCallInfo fcinfo, const Tallies *all, const Tally *tally)
 	nulls[13] = tally->oldest == 0;
 	for (int w = 0; w < NUM_WINDOWS; w++)
 		values[14 + w] = rates_datum(all, tally, w, &nulls[14 + w]);
-	tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values, nulls);
+	show_row(fcinfo, values, nulls);
 }
 
 /* The whole, split by state.  Ages and transitions are not kept by state. */
@@ -326,7 +325,7 @@ queue_from_memory(PG_FUNCTION_ARGS)
 		.mask = pg_nextpower2_32(2 * room) - 1,
 	};
 
-	InitMaterializedSRF(fcinfo, 0);
+	show_begin(fcinfo);
 	if (all.db == NULL || all.scope == NUM_SCOPES)
 		return (Datum) 0;
 	all.blocked = blocked_dags(PG_GETARG_ARRAYTYPE_P(1), &all.nblocked);

@@ -23,6 +23,7 @@
 #include "show.h"
 #include "spi.h"
 #include "tick.h"
+#include "version.h"
 
 PG_FUNCTION_INFO_V1(airflow_bp_held_entries);
 PG_FUNCTION_INFO_V1(airflow_bp_tenant_usage);
@@ -34,6 +35,14 @@ Datum
 airflow_bp_preloaded(PG_FUNCTION_ARGS)
 {
 	PG_RETURN_BOOL(shmem != NULL);
+}
+
+/* Rows follow, of the columns that the SQL objects of our version have. */
+void
+show_begin(FunctionCallInfo fcinfo)
+{
+	version_check();
+	InitMaterializedSRF(fcinfo, 0);
 }
 
 void
@@ -111,7 +120,7 @@ airflow_bp_held_entries(PG_FUNCTION_ARGS)
 	int			room;
 	int			n;
 
-	InitMaterializedSRF(fcinfo, 0);
+	show_begin(fcinfo);
 	if ((db = shmem_db(false)) == NULL || db->held == 0)
 		return (Datum) 0;
 	room = db->held + 1024;
@@ -196,7 +205,7 @@ airflow_bp_tenant_usage(PG_FUNCTION_ARGS)
 	TenantShown *rows;
 	int			n;
 
-	InitMaterializedSRF(fcinfo, 0);
+	show_begin(fcinfo);
 	if ((db = shmem_db(false)) == NULL)
 		return (Datum) 0;
 	rows = MemoryContextAllocHuge(CurrentMemoryContext,
@@ -231,8 +240,9 @@ airflow_bp_memory_state(PG_FUNCTION_ARGS)
 	bool		nulls[13] = {0};
 	DbState    *db;
 
+	/* no row of another version: status() has to say so */
 	InitMaterializedSRF(fcinfo, 0);
-	if ((db = shmem_db(false)) == NULL)
+	if (version_of_others() != NULL || (db = shmem_db(false)) == NULL)
 		return (Datum) 0;
 	values[0] = show_text(admit_mode_name(db->mode), &nulls[0]);
 	values[1] = BoolGetDatum(db->may_enforce);
@@ -282,7 +292,7 @@ airflow_bp_recount(PG_FUNCTION_ARGS)
 	RecountRow *found;
 	int			n;
 
-	InitMaterializedSRF(fcinfo, 0);
+	show_begin(fcinfo);
 	if (db == NULL || !db->enabled || RecoveryInProgress())
 		ereport(ERROR,
 				(errcode(ERRCODE_BP_UNAVAILABLE),

@@ -6,6 +6,7 @@
 
 #include "fmgr.h"
 
+extern void show_begin(FunctionCallInfo fcinfo);
 extern void show_row(FunctionCallInfo fcinfo, Datum *values, bool *nulls);
 extern Datum show_text(const char *text, bool *isnull);
 extern Datum show_interval(int64 us);

@@ -299,29 +299,39 @@ step_run(Turn *turn, const Step *step)
 	return done;
 }
 
+/* An advisory lock that SQL cannot take: there the last number is 1 or 2. */
+static LOCKTAG
+turn_tag(void)
+{
+	LOCKTAG		tag;
+
+	SET_LOCKTAG_ADVISORY(tag, MyDatabaseId, ADVISORY_CLASS, ADVISORY_TURN, 3);
+	return tag;
+}
+
 static bool
 turn_lock(void)
 {
-	return DatumGetBool(DirectFunctionCall2(pg_try_advisory_xact_lock_int4,
-											Int32GetDatum(ADVISORY_CLASS),
-											Int32GetDatum(ADVISORY_TURN)));
+	LOCKTAG		tag = turn_tag();
+
+	return LockAcquire(&tag, ExclusiveLock, false, true) != LOCKACQUIRE_NOT_AVAIL;
 }
 
 /* Wait for the present turn to end, and keep others out until tick_include(). */
 void
 tick_exclude(void)
 {
-	DirectFunctionCall2(pg_advisory_xact_lock_int4, Int32GetDatum(ADVISORY_CLASS),
-						Int32GetDatum(ADVISORY_TURN));
+	LOCKTAG		tag = turn_tag();
+
+	(void) LockAcquire(&tag, ExclusiveLock, false, false);
 }
 
 /* The transaction may stay open for long: what a turn keeps is not in tables. */
 void
 tick_include(void)
 {
-	LOCKTAG		tag;
+	LOCKTAG		tag = turn_tag();
 
-	SET_LOCKTAG_ADVISORY(tag, MyDatabaseId, ADVISORY_CLASS, ADVISORY_TURN, 2);
 	LockRelease(&tag, ExclusiveLock, false);
 }
 

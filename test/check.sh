@@ -7,7 +7,7 @@ cd "$(dirname "$0")/.." || exit 1
 . test/child.sh
 . test/pg_config.sh
 
-all="look unit regress plain isolation pgtap tap fixtures core e2e"
+all="look spot unit regress plain isolation pgtap tap fixtures core e2e"
 logs=$PWD/build/check
 preload=(-c "shared_preload_libraries = airflow_bp" -c "max_prepared_transactions = 10")
 
@@ -39,6 +39,11 @@ as_server_user()
 suite_look()
 {
 	test/look.sh
+}
+
+suite_spot()
+{
+	test/spot.sh
 }
 
 # C that needs no server, with all files of ours that need none.
@@ -114,9 +119,8 @@ suite_pgtap()
 }
 
 # The server's user may not be able to read the working directory.
-suite_tap()
+prove_tap()
 {
-	set -- test/t/*.pl
 	[ -e "$1" ] || return
 	scratch=$(mktemp -d "${TMPDIR:-/tmp}/airflow_bp.XXXXXX") || return
 	cp -r test "$scratch/" && mkdir "$scratch/tmp" || return
@@ -124,7 +128,21 @@ suite_tap()
 	[ "$(id -u)" != 0 ] || as=(runuser -u postgres --)
 	[ "$(id -u)" != 0 ] || chown -R postgres: "$scratch"
 	cd "$scratch" && "${as[@]}" env PERL5LIB="$PGXS_DIR/src/test/perl" TESTDIR="$scratch" TMPDIR="$scratch/tmp" \
-		PG_REGRESS="$PGXS_DIR/src/test/regress/pg_regress" prove -v --timer "$@" 2>&1
+		PG_REGRESS="$PGXS_DIR/src/test/regress/pg_regress" prove -v --timer "$@" 2>&1 && return
+	# What a test died of stands in its log.
+	find "$scratch" -name 'regress_log_*' -exec grep -h -A 3 'error running SQL' {} + | sed 's/^/# /'
+	return 1
+}
+
+suite_tap()
+{
+	prove_tap test/t/*.pl
+}
+
+# Where test/upgrade.sh has installed two versions of PostgreSQL.
+suite_upgrade()
+{
+	prove_tap test/upgrade/*.pl
 }
 
 suite_fixtures()
@@ -180,7 +198,7 @@ run_suite()
 progress()
 {
 	case $1 in
-		tap) echo && sed -u -n -E 's/^((not )?ok [-0-9])/    \1/p' ;;
+		tap | upgrade) echo && sed -u -n -E 's/^((not )?ok [-0-9])/    \1/p' ;;
 		e2e) echo && sed -u -n -E 's/^((not )?ok [-0-9]|# )/    \1/p' ;;
 		*) cat >/dev/null ;;
 	esac
@@ -188,7 +206,7 @@ progress()
 
 [ $# -gt 0 ] || set -- $all
 for suite; do
-	[[ " $all " == *" $suite "* ]] || { echo "no suite $suite; there are: $all" >&2; exit 2; }
+	[[ " $all upgrade " == *" $suite "* ]] || { echo "no suite $suite; there are: $all" >&2; exit 2; }
 done
 test/setup.sh && . test/pg_config.sh && run_child test/setup.sh build asserts || exit 1
 mkdir -p "$logs"
@@ -214,7 +232,7 @@ for suite; do
 	began=$SECONDS
 	run_child run_suite "$suite"
 	status=$?
-	[[ $suite != tap && $suite != e2e ]] || printf '%s' "$header"
+	[[ ! $suite =~ ^(tap|upgrade|e2e)$ ]] || printf '%s' "$header"
 	good=$(grep -cE '^ok [-0-9]' "$logs/$suite.log")
 	bad=$(grep -cE '^not ok [-0-9]' "$logs/$suite.log")
 	skip=$(grep -ciE '^ok [-0-9].*# skip' "$logs/$suite.log")

@@ -6,32 +6,20 @@
 set -u -o pipefail
 cd "$(dirname "$0")/.." || exit 1
 . test/child.sh
+. test/root.sh
 trap end_child EXIT
 trap 'exit 130' INT
 trap 'exit 143' TERM HUP
 
 suites=${SUITES:-regress plain isolation pgtap tap}
 logs=$PWD/build/matrix
-as_root=()
-[ "$(id -u)" = 0 ] || as_root=(sudo)
-
-# Run a command in a root directory, with mounts that go with it.
-inside()
-{
-	"${as_root[@]}" unshare --mount --pid --fork --kill-child bash -c 'root=$1; shift
-		mount -t proc proc "$root/proc" && mount --rbind /dev "$root/dev" && mount -t tmpfs -o mode=1777 tmpfs "$root/tmp" &&
-			exec chroot "$root" env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/root LANG=C.UTF-8 "$@"' _ "$@"
-}
-
-# in_root MAJOR COMMAND...: run a command in a Debian that has it, in a tree of what git knows of, or could
+# in_root MAJOR COMMAND...: run a command in a Debian that has it
 in_root()
 {
 	local major=$1 root
 
 	shift
-	root=$(test/setup.sh debian "$major") || return
-	"${as_root[@]}" rm -rf "$root/work" && "${as_root[@]}" mkdir "$root/work" || return
-	git ls-files -z --cached --others --exclude-standard | tar -c --null --ignore-failed-read -T - | "${as_root[@]}" tar -x -C "$root/work" || return
+	root=$(test/setup.sh debian "$major") && put_tree "$root" || return
 	inside "$root" PG_MAJOR="$major" TAIL="${TAIL:-20}" CHECK_UNTIL="${CHECK_UNTIL:-}" bash -c 'cd /work && exec "$@"' _ "$@"
 }
 

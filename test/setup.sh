@@ -4,7 +4,9 @@
 #        setup.sh build [asserts]  the extension, built and installed; with asserts in a tree of its own
 #        setup.sh airflow VERSION  a Python environment with that Airflow, VERSION-celery: with Celery too; prints its directory
 #        setup.sh redis            Redis, of which no service starts; prints the server program
+#        setup.sh pgspot           the linter of extension scripts, in an environment of its own; prints the program
 #        setup.sh debian MAJOR     a Debian in a directory of its own that has PostgreSQL 15, 17 or 18; prints the directory
+#        setup.sh debian upgrade   the same, that can have both 15 and 17
 set -u
 
 pg=${PG_MAJOR:-15}
@@ -166,6 +168,23 @@ redis()
 	echo "$own"
 }
 
+# Of the version whose findings test/spot.sh knows.
+pgspot()
+{
+	local dir=$cache/pgspot
+
+	mkdir -p "$cache" || exit 1
+	exec 9>"$dir.lock"
+	flock 9
+	if ! "$dir/bin/pgspot" --version >/dev/null 2>&1; then
+		need_python
+		say "pgspot"
+		rm -rf "$dir"
+		"$python" -m venv "$dir" && try "$dir/bin/pip" install -q pgspot==0.9.4 pglast==7.21 || die "pgspot cannot be installed"
+	fi
+	echo "$dir/bin/pgspot"
+}
+
 # The Debian whose packages have a PostgreSQL.
 suite_of()
 {
@@ -173,6 +192,7 @@ suite_of()
 		15) echo bookworm ;;
 		17) echo trixie ;;
 		18) echo sid ;;
+		upgrade) echo upgrade ;;
 		*) die "PostgreSQL $1 is not among those tested: 15, 17, 18" ;;
 	esac
 }
@@ -180,20 +200,24 @@ suite_of()
 # Only a finished directory has the stamp.  How packages are fetched is as here.
 debian()
 {
-	local suite dir conf
+	local suite dir conf more=()
 
 	suite=$(suite_of "$1") || exit 1
 	dir=$cache/debian-$suite conf=$cache/apt.conf
+	if [ "$suite" = upgrade ]; then
+		suite=trixie
+		more=('--customize-hook=sed s/trixie/bookworm/ "$1/etc/apt/sources.list" >"$1/etc/apt/sources.list.d/bookworm.list"')
+	fi
 	mkdir -p "$cache" || exit 1
-	exec 9>"$cache/debian-$suite.lock"
+	exec 9>"$dir.lock"
 	flock 9
 	if [ ! -e "$dir.finished" ]; then
 		installed mmdebstrap || { try as_root apt-get update -q -o DPkg::Lock::Timeout=300; apt_install mmdebstrap; } ||
 			die "mmdebstrap cannot be installed"
-		say "Debian $suite"
+		say "Debian ${dir##*-}"
 		as_root rm -rf "$dir"
 		apt-config dump | grep -E '^Acquire::(http|https|Retries|Check)' >"$conf"
-		try as_root mmdebstrap --variant=minbase --include=ca-certificates --aptopt="$conf" "$suite" "$dir" 9>&- ||
+		try as_root mmdebstrap --variant=minbase --include=ca-certificates --aptopt="$conf" "${more[@]}" "$suite" "$dir" 9>&- ||
 			die "Debian $suite cannot be installed"
 		touch "$dir.finished"
 	fi
@@ -211,7 +235,7 @@ build()
 	say "build${1:+ with $1}"
 	if [ "${1:-}" = asserts ]; then
 		mkdir -p build/asserts/src && cp -u Makefile airflow_bp.control build/asserts/ && cp -u src/*.[ch] src/*.sql build/asserts/src/ &&
-			cd build/asserts || exit 1
+			{ [ ! -d updates ] || cp -ru updates build/asserts/; } && cd build/asserts || exit 1
 		flags+=(ASSERT=1)
 	fi
 	out=$(make -s "${flags[@]}" 2>&1) || { printf '%s\n' "$out" | tail -n 40 >&2; die "the extension does not build"; }
@@ -224,6 +248,7 @@ case ${1:-} in
 	build) build "${2:-}" ;;
 	airflow) airflow "${2:?version}" ;;
 	redis) redis ;;
+	pgspot) pgspot ;;
 	debian) debian "${2:?major version of PostgreSQL}" ;;
-	*) sed -n '2,8s/^# //p' "$0" >&2; exit 2 ;;
+	*) sed -n '2,10s/^# //p' "$0" >&2; exit 2 ;;
 esac

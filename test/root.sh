@@ -1,0 +1,18 @@
+# Sourced: a Debian that setup.sh has made.  Needs root, or sudo, and the right to mount.
+as_root=()
+[ "$(id -u)" = 0 ] || as_root=(sudo)
+
+# Run a command in a root directory, with mounts that go with it.
+inside()
+{
+	"${as_root[@]}" unshare --mount --pid --fork --kill-child bash -c 'root=$1; shift
+		mount -t proc proc "$root/proc" && mount --rbind /dev "$root/dev" && mount -t tmpfs -o mode=1777 tmpfs "$root/tmp" &&
+			exec chroot "$root" env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/root LANG=C.UTF-8 "$@"' _ "$@"
+}
+
+# Its /work is what git knows of here, or could.
+put_tree()
+{
+	"${as_root[@]}" rm -rf "$1/work" && "${as_root[@]}" mkdir "$1/work" || return
+	git ls-files -z --cached --others --exclude-standard | tar -c --null --ignore-failed-read -T - | "${as_root[@]}" tar -x -C "$1/work"
+}
