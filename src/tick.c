@@ -255,7 +255,9 @@ note_error(Turn *turn, const Step *step, const ErrorData *error)
 
 	snprintf(note, NOTE_BYTES, "%s: %s", step->name, error->message);
 	if (strcmp(note, turn->db->note) != 0)
-		ereport(LOG, (errmsg("airflow_bp: step %s failed: %s", step->name, error->message)));
+		ereport(LOG,
+				(errcode(error->sqlerrcode),
+				 errmsg("airflow_bp: step %s failed: %s", step->name, error->message)));
 	strlcpy(turn->db->note, note, NOTE_BYTES);
 }
 
