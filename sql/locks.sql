@@ -86,6 +86,7 @@ SELECT count(*) FROM airflow_bp.lock_episodes('empty');
 SELECT count(*) FROM airflow_bp.lock_timeline('[2020-01-01, 2020-01-02)', '1 hour');
 SELECT count(*) FROM airflow_bp.lock_timeline(NULL, '0 s');
 SELECT count(*) FROM airflow_bp.lock_timeline('[2020-01-01, 2021-01-02)', '1 s');
+SELECT count(*) FROM airflow_bp.lock_timeline('[-infinity, 2021-01-02)', '1 day');
 SELECT count(*) FROM airflow_bp.lock_timeline(NULL, NULL);
 
 -- Rules.
