@@ -347,7 +347,7 @@ LANGUAGE sql VOLATILE SECURITY DEFINER ROWS 1 SET search_path = pg_catalog, pg_t
 	SELECT m.pid, m.last_look, airflow_bp.seconds(m.period_ms / 1000), nullif(w.period, '0'),
 		coalesce(t.ticks, 0), t.took / t.ticks * 1000, t.longest * 1000, t.took / t.period, greatest(t.latest, 0) * 1000,
 		airflow_bp.seconds(t.period),
-		airflow_bp.seconds(greatest(extract(epoch FROM s.upper - greatest(s.lower, t.first)) - t.period, 0)),
+		airflow_bp.seconds(greatest(extract(epoch FROM CASE WHEN t.ticks > 0 THEN s.upper - greatest(s.lower, t.first) END) - t.period, 0)),
 		t.waiting / t.ticks::float8, t.errors, m.error, m.lost_ticks, (SELECT count(*) FROM airflow_bp.lock_episodes_open(false) e WHERE NOT e.over), m.crowded,
 		CASE WHEN pg_is_in_recovery() THEN 'standby: the sampler runs on the primary'
 			WHEN NOT airflow_bp.preloaded() THEN 'not preloaded: add airflow_bp to shared_preload_libraries and restart'

@@ -432,7 +432,9 @@ keep_error(LockTick *tick, const ErrorData *error)
 		keep_tick(tick);
 	sampler->errors++;
 	if (strncmp(sampler->error, error->message, NOTE_BYTES - 1) != 0)
-		ereport(LOG, (errmsg("airflow_bp: a look of the sampler failed: %s", error->message)));
+		ereport(LOG,
+				(errcode(error->sqlerrcode),
+				 errmsg("airflow_bp: a look of the sampler failed: %s", error->message)));
 	strlcpy(sampler->error, error->message, NOTE_BYTES);
 }
 

@@ -5,7 +5,7 @@
 
 CREATE FUNCTION airflow_bp.inflate(compressed bytea) RETURNS text
 LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'serialized_inflate';
-COMMENT ON FUNCTION airflow_bp.inflate(bytea) IS 'Text that was compressed with zlib, as in serialized_dag.data_compressed.';
+COMMENT ON FUNCTION airflow_bp.inflate(bytea) IS 'Text that was compressed with zlib, as in serialized_dag.data_compressed. BP008 when it is damaged.';
 
 CREATE FUNCTION airflow_bp.retry_delay(dag_id text, task_id text, logical_date timestamptz, try_number int,
 	delay float8, multiplier float8, max_delay float8) RETURNS interval

@@ -298,17 +298,23 @@ tally_idle(const Tally *tally)
 	return sum == 0;
 }
 
+/* Where the column dag_id is missing all are NULL. */
 static Str *
 blocked_dags(ArrayType *array, int *n)
 {
 	Datum	   *elements;
 	bool	   *nulls;
+	int			nelements;
 	Str		   *strs;
 
-	deconstruct_array(array, TEXTOID, -1, false, TYPALIGN_INT, &elements, &nulls, n);
-	strs = palloc(*n * sizeof(Str) + 1);
-	for (int i = 0; i < *n; i++)
-		strs[i] = (Str) {VARDATA_ANY(elements[i]), VARSIZE_ANY_EXHDR(elements[i])};
+	deconstruct_array(array, TEXTOID, -1, false, TYPALIGN_INT, &elements, &nulls, &nelements);
+	strs = palloc(nelements * sizeof(Str) + 1);
+	*n = 0;
+	for (int i = 0; i < nelements; i++)
+	{
+		if (!nulls[i])
+			strs[(*n)++] = (Str) {VARDATA_ANY(elements[i]), VARSIZE_ANY_EXHDR(elements[i])};
+	}
 	qsort(strs, *n, sizeof(Str), str_compare);
 	return strs;
 }

@@ -11,6 +11,7 @@
 #include "access/xact.h"
 #include "commands/extension.h"
 #include "executor/spi.h"
+#include "mb/pg_wchar.h"
 #include "storage/lock.h"
 #include "utils/builtins.h"
 #include "utils/memutils.h"
@@ -251,11 +252,13 @@ step_due(const Turn *turn, int step)
 static void
 note_error(Turn *turn, const Step *step, const ErrorData *error)
 {
-	char		note[NOTE_BYTES];
+	char	   *note = psprintf("%s: %s", step->name, error->message);
 
-	snprintf(note, NOTE_BYTES, "%s: %s", step->name, error->message);
+	note[pg_mbcliplen(note, strlen(note), NOTE_BYTES - 1)] = '\0';
 	if (strcmp(note, turn->db->note) != 0)
-		ereport(LOG, (errmsg("airflow_bp: step %s failed: %s", step->name, error->message)));
+		ereport(LOG,
+				(errcode(error->sqlerrcode),
+				 errmsg("airflow_bp: step %s failed: %s", step->name, error->message)));
 	strlcpy(turn->db->note, note, NOTE_BYTES);
 }
 

@@ -305,7 +305,7 @@ LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
 	function regprocedure;
 BEGIN
-	IF role IS NULL OR role = 0 THEN
+	IF NOT EXISTS (SELECT FROM pg_roles r WHERE r.oid = role) THEN
 		RAISE EXCEPTION USING ERRCODE = 'BP001', MESSAGE = 'no role is given', HINT = 'Give the name of a role.';
 	END IF;
 	FOR function IN SELECT airflow_bp.functions_for(audience) LOOP
