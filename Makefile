@@ -109,7 +109,7 @@ ISOLATION_OPTS = --inputdir=test
 override with_llvm = no
 
 # These install what they need, also PostgreSQL.  make check SUITES="unit regress" runs some of the tests.
-HOUSE = check check-matrix check-upgrade check-e2e check-e2e-long unit core demo bench fixtures
+HOUSE = check check-matrix check-airflow-matrix check-upgrade check-sharp check-airflow check-e2e check-e2e-long unit core demo chaos fuzz bench fixtures
 ifneq ($(filter $(HOUSE),$(MAKECMDGOALS)),)
 
 .PHONY: $(HOUSE)
@@ -131,6 +131,8 @@ bench:
 	@test/setup.sh && test/setup.sh build && missed=0; for b in test/bench/*.sh; do $$b || missed=1; done; exit $$missed
 fixtures:
 	@test/setup.sh && exec test/fixtures/make.sh
+fuzz:
+	@test/fuzz.sh
 
 else
 

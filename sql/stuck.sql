@@ -300,6 +300,11 @@ ALTER TABLE task_instance DROP COLUMN queued_dttm, DROP COLUMN pool_slots;
 DROP TABLE trigger, task_reschedule, serialized_dag, log, import_error CASCADE;
 SELECT cause, count(*) FROM airflow_bp.stuck() WHERE cause <> 'retries_exhausted' GROUP BY 1 ORDER BY 1;
 ROLLBACK;
+-- A pool without a name hides nothing.
+BEGIN;
+INSERT INTO slot_pool (pool, slots, include_deferred) VALUES (NULL, 1, false);
+SELECT count(*) > 10 AS some FROM airflow_bp.stuck();
+ROLLBACK;
 -- A reader asks, and only an operator sets.
 \set ECHO none
 CREATE ROLE regress_stuck_reader;
