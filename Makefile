@@ -108,7 +108,7 @@ ISOLATION_OPTS = --inputdir=test
 override with_llvm = no
 
 # These install what they need, also PostgreSQL.  make check SUITES="unit regress" runs some of the tests.
-HOUSE = check check-matrix check-e2e check-e2e-long unit core demo bench fixtures
+HOUSE = check check-matrix check-e2e check-e2e-long unit core demo chaos bench fixtures
 ifneq ($(filter $(HOUSE),$(MAKECMDGOALS)),)
 
 .PHONY: $(HOUSE)
@@ -124,6 +124,8 @@ check-e2e-long:
 	@E2E_MARK= test/check.sh e2e
 demo:
 	@test/setup.sh && test/setup.sh build && venv=$$(test/setup.sh airflow 3.3.2) && exec $$venv/bin/python test/demo.py
+chaos:
+	@test/setup.sh && test/setup.sh build && venv=$$(test/setup.sh airflow 3.3.2) && exec $$venv/bin/python test/chaos.py
 bench:
 	@test/setup.sh && test/setup.sh build && missed=0; for b in test/bench/*.sh; do $$b || missed=1; done; exit $$missed
 fixtures:
