@@ -77,6 +77,8 @@ turn_set_back(DbState *db, TimestampTz now)
 	db->stuck.ended = Min(db->stuck.ended, now);
 	LWLockAcquire(shmem->lock, LW_EXCLUSIVE);
 	db->since = Min(db->since, now);
+	db->counted_since = Min(db->counted_since, now);
+	db->log_from = Min(db->log_from, now);
 	held_set_back(db, now);
 	LWLockRelease(shmem->lock);
 	park_set_back(db);

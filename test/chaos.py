@@ -241,24 +241,23 @@ class Chaos:
     def recovered(self, old=()):
         """Wait until all is well again; what came back and after how many seconds. old: processes of ours that are gone."""
         begin, moment, told = time.monotonic(), utcnow(), []
-        ours = """SELECT 1 FROM airflow_bp.memory_state() WHERE ready AND may_enforce AND worker_pid <> ALL (%s) AND note IS NULL
-            AND drift_slots = 0 AND last_tick BETWEEN clock_timestamp() - interval '5 s' AND clock_timestamp()"""
+        now = "BETWEEN clock_timestamp() - interval '5 s' AND clock_timestamp()"
+
+        def until(what, seconds, sql, *args):
+            self.wait(lambda: self.ask(sql, *args), seconds, what)
+            told.append(f"{what} {time.monotonic() - begin:.0f} s")
+
+        until("server", 60, "SELECT 1 WHERE NOT pg_is_in_recovery()")
+        ready = "ready AND may_enforce AND drift_slots = 0 AND note IS NULL AND worker_pid <> ALL (%s)"
+        until("worker", 60, f"SELECT 1 FROM airflow_bp.memory_state() WHERE {ready} AND last_tick {now}", list(old))
+        until("sampler", 60, f"SELECT 1 FROM airflow_bp.sampler_status() WHERE last_look {now}")
+        self.wait(lambda: self.ask("SELECT 1 FROM airflow_bp.set_tenant('red', 3)"), 30, "a change of policy")
+        until("policy", 30, "SELECT 1 WHERE airflow_bp.policy_version() = airflow_bp.policy_wanted()")
+        (decisions,) = self.wait(lambda: self.ask("SELECT count(*) FROM airflow_bp.decision"), 30, "the log")
         schedulers = "SELECT 1 FROM job WHERE job_type = 'SchedulerJob' AND state = 'running' AND latest_heartbeat > %s OFFSET 1"
-        task = "SELECT 1 FROM task_instance WHERE state = 'success' AND end_date > %s"
-        looked = "SELECT 1 FROM airflow_bp.sampler_status() WHERE last_look BETWEEN clock_timestamp() - interval '5 s' AND clock_timestamp()"
-        change = "SELECT 1 FROM airflow_bp.set_tenant('red', 3)"
-        in_force = "SELECT 1 WHERE airflow_bp.policy_version() = airflow_bp.policy_wanted()"
-        for name, seconds, sql, *args in (
-            ("server", 60, "SELECT 1 WHERE NOT pg_is_in_recovery()"),
-            ("worker", 60, ours, list(old)),
-            ("sampler", 60, looked),
-            ("a change of policy", 30, change),
-            ("in force", 30, in_force),
-            ("schedulers", 120, schedulers, moment),
-            ("a task ends", 120, task, moment),
-        ):
-            self.wait(lambda: self.ask(sql, *args), seconds, name)
-            told.append(f"{name} {time.monotonic() - begin:.0f} s")
+        until("schedulers", 120, schedulers, moment)
+        until("a task", 120, "SELECT 1 FROM task_instance WHERE state = 'success' AND end_date > %s", moment)
+        until("the log", 60, "SELECT 1 FROM airflow_bp.decision HAVING count(*) > %s", decisions)
         return ", ".join(told)
 
     def ours(self):

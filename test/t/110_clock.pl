@@ -29,7 +29,7 @@ airflow($node);
 
 foreach my $step (600, -900)
 {
-	value($node, 'SELECT test.clean()');
+	value($node, 'SELECT test.clean(); DELETE FROM airflow_bp.decision');
 	value($node, "SELECT test.tasks('a1', 1, 20)");
 	enforce($node, 2, 2);
 	is(value($node, "SELECT test.ask('a1', 1, 4)"), 2, 'two pass, two are held');
@@ -47,6 +47,8 @@ foreach my $step (600, -900)
 	{
 		wait_for($node, "SELECT $soon->[0]", "$step s: $soon->[1]");
 	}
+	value($node, "SELECT test.ask('a1', 7)");
+	wait_for($node, "SELECT count(*) = 1 FROM airflow_bp.decision WHERE task_id = 't7'", "$step s: decisions are logged");
 	value($node, "SET session_replication_role = replica; SELECT test.set_state('a1', 9, 'running')");
 	wait_for($node, "SELECT drift_slots = 1 FROM airflow_bp.status()", "$step s: the worker recounts");
 	is(value($node, 'SELECT worker_pid FROM airflow_bp.status()'), $pid, 'the worker is the same');
