@@ -622,6 +622,28 @@ held_expire(DbState *db, TimestampTz now)
 	}
 }
 
+static void
+list_set_back(dlist_head *list, TimestampTz now)
+{
+	dlist_iter	iter;
+
+	dlist_foreach(iter, list)
+	{
+		HeldEntry  *entry = dlist_container(HeldEntry, listed, iter.cur);
+
+		entry->listed_at = Min(entry->listed_at, now);
+		entry->last_asked = Min(entry->last_asked, now);
+	}
+}
+
+/* The clock was set back; nobody was asked for or granted later than now. */
+void
+held_set_back(DbState *db, TimestampTz now)
+{
+	list_set_back(&db->granted, now);
+	list_set_back(&db->asked, now);
+}
+
 int
 held_copy(DbState *db, HeldEntry *out, int room)
 {

@@ -483,7 +483,8 @@ locks_look_in_turn(void)
 	TimestampTz now = GetCurrentTimestamp();
 
 	if (locks->sampler.pid == 0 && guc_lock_sample_period > 0 && !RecoveryInProgress() &&
-		now - locks->sampler.last >= guc_lock_sample_period * INT64CONST(1000) / 2)
+		(now < locks->sampler.last ||
+		 now - locks->sampler.last >= guc_lock_sample_period * INT64CONST(1000) / 2))
 		locks_look(now);
 }
 
@@ -666,6 +667,8 @@ airflow_bp_sampler(Datum arg)
 	before_shmem_exit(sampler_exit, 0);
 	for (;;)
 	{
+		/* The clock may have been set back. */
+		planned = Min(planned, GetCurrentTimestamp() + locks->sampler.period);
 		if (sampler_wait(planned))
 		{
 			locks_look(planned);

@@ -803,6 +803,17 @@ park_sighted(DbState *db)
 	LWLockRelease(shmem->park_lock);
 }
 
+/* The clock was set back: no time to look again is known. */
+void
+park_set_back(DbState *db)
+{
+	LWLockAcquire(shmem->park_lock, LW_EXCLUSIVE);
+	park_db(db)->all = next_mark();
+	park_db(db)->versions_at = 0;
+	park_db(db)->sweep_at = 0;
+	LWLockRelease(shmem->park_lock);
+}
+
 /* The database is gone. */
 void
 park_forget_db(DbState *db)

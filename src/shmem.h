@@ -132,6 +132,7 @@ typedef struct DbState
 	int64		prepared_mark;	/* of the prepared transactions there are */
 	bool		enabled;		/* our triggers are there */
 	TimestampTz enabled_at;		/* when they were made */
+	TimestampTz log_from;		/* the same by the present clock, which may have been set back */
 	int			missing;		/* column of task_instance, from 1; 0: none */
 	bool		dropping;		/* DROP DATABASE has stopped the worker */
 	TimestampTz last_full;		/* last whole turn */

@@ -64,7 +64,25 @@ bool
 tick_due(DbState *db, TimestampTz now)
 {
 	return db->policy_wanted != db->policy_version || db->unresolved > 0 ||
-		(db->enabled && (!db->ready || park_due(db))) || now - db->last_full >= TURN_PERIOD_US;
+		(db->enabled && (!db->ready || park_due(db))) || now - db->last_full >= TURN_PERIOD_US ||
+		now < db->last_full;
+}
+
+/* The clock was set back: what waits for a time that it has shown would wait for it again. */
+static void
+turn_set_back(DbState *db, TimestampTz now)
+{
+	memset(db->step_at, 0, sizeof(db->step_at));
+	db->last_recount = 0;
+	db->ticks_written = Min(db->ticks_written, now);
+	db->stuck.ended = Min(db->stuck.ended, now);
+	LWLockAcquire(shmem->lock, LW_EXCLUSIVE);
+	db->since = Min(db->since, now);
+	db->counted_since = Min(db->counted_since, now);
+	db->log_from = Min(db->log_from, now);
+	held_set_back(db, now);
+	LWLockRelease(shmem->lock);
+	park_set_back(db);
 }
 
 /* What Airflow is here, and are we part of it? */
@@ -370,6 +388,8 @@ tick_whole(DbState *db, bool own_timeout)
 
 	if (!turn_lock())
 		return false;
+	if (turn.now < db->last_full)
+		turn_set_back(db, turn.now);
 	SPI_connect();
 	turn_steps(&turn);
 	SPI_finish();

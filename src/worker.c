@@ -330,12 +330,14 @@ worker_turn(DbState *db)
 	pgstat_report_activity(STATE_IDLE, NULL);
 }
 
-/* Milliseconds to the next whole turn, without drift. */
+/* Milliseconds to the next whole turn, without drift; not long when the clock was set back. */
 static long
 worker_pause(TimestampTz *next)
 {
 	TimestampTz now = GetCurrentTimestamp();
 
+	if (*next - now > WORKER_PERIOD_MS * 1000L)
+		*next = now;
 	while (*next <= now)
 		*next += WORKER_PERIOD_MS * 1000L;
 	return (long) ((*next - now) / 1000 + 1);
