@@ -121,6 +121,8 @@ check-matrix:
 	@test/matrix.sh
 check-upgrade:
 	@test/upgrade.sh
+check-airflow-matrix:
+	@test/airflow_matrix.sh
 check-e2e:
 	@test/check.sh e2e
 check-e2e-long:

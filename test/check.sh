@@ -1,7 +1,8 @@
 #!/bin/bash
 # Build, install and run the tests; the last line is "N passed, N failed".
 # usage: check.sh [SUITE]...   without one: all of them
-# Logs are in build/check.  E2E holds more options for pytest.  CHECK_UNTIL: the second of the epoch from which on no suite is begun.
+# Logs are in build/check.  E2E holds more options for pytest, E2E_MARK chooses tests, FIXTURES the versions that are made again.
+# CHECK_UNTIL: the second of the epoch from which on no suite is begun.
 set -u -o pipefail
 cd "$(dirname "$0")/.." || exit 1
 . test/child.sh
@@ -147,16 +148,18 @@ suite_upgrade()
 
 suite_fixtures()
 {
-	local file
+	local version file
 
 	mkdir -p build/fixtures
-	test/fixtures/make.sh -o build/fixtures 3.3.2 || return
-	for file in airflow_3_3_2.sql examine_3_3_2.sql; do
-		if diff "test/fixtures/$file" "build/fixtures/$file"; then
-			echo "ok - $file is made again the same"
-		else
-			echo "not ok - $file is made again the same"
-		fi
+	for version in ${FIXTURES:-3.3.2}; do
+		test/fixtures/make.sh -o build/fixtures "$version" || return
+		for file in airflow_${version//./_}.sql examine_${version//./_}.sql; do
+			if diff "test/fixtures/$file" "build/fixtures/$file"; then
+				echo "ok - $file is made again the same"
+			else
+				echo "not ok - $file is made again the same"
+			fi
+		done
 	done
 }
 
