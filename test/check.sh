@@ -125,6 +125,9 @@ suite_tap()
 	[ "$(id -u)" != 0 ] || chown -R postgres: "$scratch"
 	cd "$scratch" && "${as[@]}" env PERL5LIB="$PGXS_DIR/src/test/perl" TESTDIR="$scratch" TMPDIR="$scratch/tmp" \
 		PG_REGRESS="$PGXS_DIR/src/test/regress/pg_regress" prove -v --timer "$@" 2>&1
+	local status=$?
+	cp -r "$scratch/tmp_check/log/." "$logs/tap"
+	return $status
 }
 
 suite_fixtures()
