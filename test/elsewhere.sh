@@ -12,11 +12,12 @@ tree()
 	git ls-files -z --cached --others --exclude-standard | tar -c --null --ignore-failed-read -T -
 }
 
-# With its log, and what of it is shown.
+# With its log, and what of it is shown; the line of a suite that shows its tests comes in two parts.
 show_one()
 {
 	run_one "$2" 2>&1 | tee "$logs/$2.log" |
-		sed -u -n -E -e "s/^\[[0-9/]+\] +/$1$2  /p" -e 's/^(not ok.*|# .*|setup: .*)/    \1/p'
+		sed -u -n -E -e '/^\[[0-9/]+\] +\S+ *$/h' -e '/^ +[0-9]+ passed/{H;x;s/\n {16}//}' \
+			-e "s/^\[[0-9/]+\] +(.* passed )/$1$2  \1/p" -e 's/^(not ok.*|# .*|setup: .*)/    \1/p'
 }
 
 # usage: run_all TITLE NAME...   the last line is "N passed, N failed"

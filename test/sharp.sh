@@ -60,10 +60,10 @@ reports()
 	find "$scratch/reports" -type f -size +0 -exec cp {} "$logs/$1/build/check/reports/" \;
 	mapfile -t found < <(grep -rlE "$line" "$logs/$1/build/check")
 	if [ ${#found[@]} = 0 ]; then
-		printf '%s\n' "[1/1] reports        1 passed    0 failed" "1 passed, 0 failed"
+		printf '[1/1] %-10s%5d passed %4d failed\n%d passed, %d failed\n' reports 1 0 1 0
 		return
 	fi
-	echo "[1/1] reports        0 passed    1 failed"
+	printf '[1/1] %-10s%5d passed %4d failed\n' reports 0 1
 	printf '# %s\n' "${found[@]#"$PWD/"}" | head -n 20
 	grep -hE "$line" "${found[@]}" | sed -E 's/^.*\[[0-9]+\] *|^==[0-9]+== *//' | sort | uniq -c | sort -rn | head -n 20 | sed 's/^/# /'
 	printf '%s\n' "not ok - no fault is reported" "0 passed, 1 failed"
