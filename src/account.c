@@ -121,7 +121,8 @@ name_intern(NameKind kind, Str text)
 	entry->len = text.len;
 	if (text.len >= NAME_BYTES)
 		entry->len = pg_mbcliplen(text.data, text.len, NAME_BYTES - 1);
-	memcpy(entry->name, text.data, Max(entry->len, 0));
+	if (entry->len > 0)
+		memcpy(entry->name, text.data, entry->len);
 	entry->name[Max(entry->len, 0)] = '\0';
 	return entry;
 }
