@@ -123,6 +123,8 @@ check-upgrade:
 	@test/upgrade.sh
 check-airflow-matrix:
 	@test/airflow_matrix.sh
+check-sharp:
+	@test/sharp.sh
 check-e2e:
 	@test/check.sh e2e
 check-e2e-long:

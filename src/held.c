@@ -98,7 +98,7 @@ shape_get(DbState *db, const HeldEntry *entry)
 	NameEntry  *pool = by_room ? entry->class->names[NAME_POOL] : NULL;
 	ShapeKey	key = {dag, pool, entry->tenant, entry->priority, entry->slots, 0};
 	bool		found;
-	ShapeEntry *shape = hash_search(shapes, &key, HASH_ENTER_NULL, &found);
+	ShapeEntry *shape = shmem_enter(shapes, max_shapes(), &key, &found);
 
 	if (shape == NULL)
 		return NULL;
@@ -324,7 +324,7 @@ held_enter(DbState *db, const TaskRow *row, ClassEntry *class, AdmitReason reaso
 {
 	HeldKey		key = held_key(db, &row->id);
 	bool		found;
-	HeldEntry  *entry = hash_search(held, &key, HASH_ENTER_NULL, &found);
+	HeldEntry  *entry = shmem_enter(held, guc_max_held, &key, &found);
 
 	if (entry == NULL)
 	{

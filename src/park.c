@@ -221,7 +221,7 @@ static ParkDag *
 dag_enter(DbState *db, Key key)
 {
 	bool		found;
-	ParkDag    *dag = hash_search(dags, &key, HASH_ENTER_NULL, &found);
+	ParkDag    *dag = shmem_enter(dags, max_dags(), &key, &found);
 
 	if (dag != NULL && !found)
 	{
@@ -238,7 +238,7 @@ run_enter(DbState *db, Key key, Key dag_key)
 {
 	bool		found;
 	ParkDag    *dag = dag_enter(db, dag_key);
-	ParkRun    *run = dag == NULL ? NULL : hash_search(runs, &key, HASH_ENTER_NULL, &found);
+	ParkRun    *run = dag == NULL ? NULL : shmem_enter(runs, guc_max_runs, &key, &found);
 
 	if (run != NULL && !found)
 	{

@@ -171,6 +171,7 @@ extern bool shmem_db_has_worker(Oid db);
 extern void shmem_wake_worker(DbState *db);
 extern Key	key_of(int kind, const Str *strs, int nstrs);
 extern HTAB *shmem_table(const char *name, long entries, Size entry_size);
+extern void *shmem_enter(HTAB *table, long max, const void *key, bool *found);
 extern bool str_equal(Str a, Str b);
 
 #define KEY_NAME 1

@@ -119,9 +119,11 @@ suite_pgtap()
 	PGDATABASE=pgtap prove -v --ext .sql --exec "psql -X -q -A -t -v ON_ERROR_STOP=1 -f" "$@" 2>&1
 }
 
-# The server's user may not be able to read the working directory.
+# prove_tap SUITE FILE...: the server's user may not be able to read the working directory
 prove_tap()
 {
+	local suite=$1
+	shift
 	[ -e "$1" ] || return
 	scratch=$(mktemp -d "${TMPDIR:-/tmp}/airflow_bp.XXXXXX") || return
 	cp -r test "$scratch/" && mkdir "$scratch/tmp" || return
@@ -129,21 +131,23 @@ prove_tap()
 	[ "$(id -u)" != 0 ] || as=(runuser -u postgres --)
 	[ "$(id -u)" != 0 ] || chown -R postgres: "$scratch"
 	cd "$scratch" && "${as[@]}" env PERL5LIB="$PGXS_DIR/src/test/perl" TESTDIR="$scratch" TMPDIR="$scratch/tmp" \
-		PG_REGRESS="$PGXS_DIR/src/test/regress/pg_regress" prove -v --timer "$@" 2>&1 && return
+		PG_REGRESS="$PGXS_DIR/src/test/regress/pg_regress" prove -v --timer "$@" 2>&1
+	local status=$?
 	# What a test died of stands in its log.
-	find "$scratch" -name 'regress_log_*' -exec grep -h -A 3 'error running SQL' {} + | sed 's/^/# /'
-	return 1
+	[ $status = 0 ] || find "$scratch" -name 'regress_log_*' -exec grep -h -A 3 'error running SQL' {} + | sed 's/^/# /'
+	cp -r "$scratch/tmp_check/log/." "$logs/$suite"
+	return $status
 }
 
 suite_tap()
 {
-	prove_tap test/t/*.pl
+	prove_tap tap test/t/*.pl
 }
 
 # Where test/upgrade.sh has installed two versions of PostgreSQL.
 suite_upgrade()
 {
-	prove_tap test/upgrade/*.pl
+	prove_tap upgrade test/upgrade/*.pl
 }
 
 suite_fixtures()

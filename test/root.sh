@@ -10,9 +10,14 @@ inside()
 			exec chroot "$root" env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/root LANG=C.UTF-8 "$@"' _ "$@"
 }
 
-# Its /work is what git knows of here, or could.
+# The tree, as git knows it or could, as a tar file.
+tree()
+{
+	git ls-files -z --cached --others --exclude-standard | tar -c --null --ignore-failed-read -T -
+}
+
+# Its /work is the tree.
 put_tree()
 {
-	"${as_root[@]}" rm -rf "$1/work" && "${as_root[@]}" mkdir "$1/work" || return
-	git ls-files -z --cached --others --exclude-standard | tar -c --null --ignore-failed-read -T - | "${as_root[@]}" tar -x -C "$1/work"
+	"${as_root[@]}" rm -rf "$1/work" && "${as_root[@]}" mkdir "$1/work" && tree | "${as_root[@]}" tar -x -C "$1/work"
 }

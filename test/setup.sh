@@ -7,6 +7,8 @@
 #        setup.sh pgspot           the linter of extension scripts, in an environment of its own; prints the program
 #        setup.sh debian MAJOR     a Debian in a directory of its own that has PostgreSQL 15, 17 or 18; prints the directory
 #        setup.sh debian upgrade   the same, that can have both 15 and 17
+#        setup.sh source           the source of the installed PostgreSQL; prints the directory
+#        setup.sh server KIND      a PostgreSQL built from it to find more faults, see sharp.sh; prints the directory
 set -u
 
 pg=${PG_MAJOR:-15}
@@ -224,6 +226,118 @@ debian()
 	echo "$dir"
 }
 
+# The system's package sources with Types: deb-src, in a directory of our own: no system file changes and no root is needed.
+# Debian's patches move directories, so they are left out.
+fetch_source()
+{
+	local dir=$1 list host candidate apt archives=(grep -qsF) hosts
+
+	mapfile -t hosts < <(apt-cache policy "postgresql-$pg" | sed -nE 's|^ +[0-9]+ https?://([^ ]+) .*|\1|p' | sort -u)
+	for host in "${hosts[@]}"; do
+		archives+=(-e "$host")
+	done
+	[ ${#hosts[@]} -gt 0 ] || archives=(true)
+	mkdir -p "$dir/etc/sources" "$dir/lists/partial" "$dir/cache/archives/partial" || return
+	for list in /etc/apt/sources.list /etc/apt/sources.list.d/*; do
+		case $list in
+			*.list) sed -n 's/^deb /deb-src /p' "$list" ;;
+			*.sources) sed 's/^Types:.*/Types: deb-src/' "$list" ;;
+			*) continue ;;
+		esac >"$dir/etc/sources/$(basename "$list")"
+		# Only the archives that have the installed package.
+		"${archives[@]}" "$dir/etc/sources/$(basename "$list")" || rm "$dir/etc/sources/$(basename "$list")"
+	done 2>/dev/null
+	apt=(-q -o "Dir::Etc::sourcelist=/dev/null" -o "Dir::Etc::sourceparts=$dir/etc/sources" -o "Dir::State::lists=$dir/lists"
+		-o "Dir::Cache=$dir/cache" -o "Acquire::Retries=3" -o "APT::Sandbox::User=")
+	apt-get update "${apt[@]}" || echo "some source lists could not be read"
+	cd "$dir" || return
+	# The installed version, or the nearest that can be had.
+	for candidate in "$2" $(apt-cache "${apt[@]}" showsrc "postgresql-$pg" | sed -n 's/^Version: //p' | sort -Vr); do
+		apt-get source "${apt[@]}" --download-only "postgresql-$pg=$candidate" && break
+	done || return
+	mkdir tree && tar -x -f postgresql-*.orig.tar.* -C tree --strip-components=1
+}
+
+server_version()
+{
+	dpkg-query -W -f '${Version}' "postgresql-$pg" 2>/dev/null || echo "$pg"
+}
+
+# Only a finished directory has its final name.
+pg_source()
+{
+	local version dir out
+
+	version=$(server_version)
+	dir=$cache/source-$version
+	mkdir -p "$cache" || exit 1
+	exec 9>"$cache/source.lock"
+	flock 9
+	if [ ! -d "$dir" ]; then
+		say "the source of PostgreSQL $version"
+		rm -rf "$dir.part"
+		out=$( (fetch_source "$dir.part" "$version") 2>&1 9>&-) && mv "$dir.part/tree" "$dir" ||
+			die "the source cannot be had: $(printf '%s\n' "$out" | tail -n 20)"
+		rm -rf "$dir.part"
+	fi
+	echo "$dir"
+}
+
+# What the extension is built with is what the server was built with.
+flags_of()
+{
+	case $1 in
+		cassert) ;;
+		sanitize) echo "CFLAGS=-Og -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=all" ;;
+		exec) echo "CPPFLAGS=-DEXEC_BACKEND" ;;
+		valgrind) echo "CPPFLAGS=-DUSE_VALGRIND" ;;
+		*) die "no server $1; there are: cassert sanitize exec valgrind" ;;
+	esac
+}
+
+# One assertion of PostgreSQL does not hold: a transaction locks a row FOR NO KEY UPDATE, updates it and rolls that back to a savepoint,
+# releases it and updates the row again, to another page.  MultiXactIdExpand() then keeps the update that is no more.
+# Other extensions are those of the system: their files fit, as the major version is the same.
+make_server()
+{
+	local source=$1 dir=$2 build=$2.build heapam=src/backend/access/heap/heapam.c library share
+	shift 2
+
+	rm -rf "$dir" "$build"
+	mkdir -p "$build" && cd "$build" || return
+	"$source/configure" -q --prefix="$dir" --disable-rpath --without-readline --enable-tap-tests --enable-debug --enable-cassert CFLAGS=-Og "$@" &&
+		sed '/Assert(HEAP_XMAX_IS_LOCKED_ONLY(infomask_lock_old_tuple));/d' "$source/$heapam" >$heapam &&
+		make -s -j "$(nproc)" && make -s install && make -s -j "$(nproc)" -C contrib/pg_stat_statements install || return
+	library=$(/usr/lib/postgresql/$pg/bin/pg_config --pkglibdir) share=$(/usr/lib/postgresql/$pg/bin/pg_config --sharedir)
+	cp "$library/pg_cron.so" "$("$dir/bin/pg_config" --pkglibdir)" &&
+		cp "$share"/extension/{pg_cron,pgtap}* "$("$dir/bin/pg_config" --sharedir)/extension" || return
+	cd / && rm -rf "$build"
+}
+
+# Only a finished directory has the stamp.
+server()
+{
+	local source dir flags out
+
+	dir=$cache/server-$1-$(server_version)
+	out=$(flags_of "$1") || exit 1
+	mapfile -t flags < <(printf '%s' "$out")
+	mkdir -p "$cache" || exit 1
+	exec 8>"$cache/server-$1.lock"
+	flock 8
+	if [ ! -e "$dir/finished" ]; then
+		source=$(pg_source) || exit 1
+		if [ "$1" = valgrind ] && ! installed valgrind; then
+			try as_root apt-get update -q -o DPkg::Lock::Timeout=300
+			apt_install valgrind || die "valgrind cannot be installed"
+		fi
+		say "PostgreSQL, $1"
+		out=$(make_server "$source" "$dir" "${flags[@]}" 2>&1 8>&-) || die "it does not build: $(printf '%s\n' "$out" | tail -n 40)"
+		touch "$dir/finished"
+	fi
+	echo "$dir"
+}
+
 # Built by the caller, installed by root where that is needed.
 build()
 {
@@ -250,5 +364,7 @@ case ${1:-} in
 	redis) redis ;;
 	pgspot) pgspot ;;
 	debian) debian "${2:?major version of PostgreSQL}" ;;
-	*) sed -n '2,10s/^# //p' "$0" >&2; exit 2 ;;
+	source) pg_source ;;
+	server) server "${2:?kind}" ;;
+	*) sed -n '2,12s/^# //p' "$0" >&2; exit 2 ;;
 esac
