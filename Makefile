@@ -108,7 +108,7 @@ ISOLATION_OPTS = --inputdir=test
 override with_llvm = no
 
 # These install what they need, also PostgreSQL.  make check SUITES="unit regress" runs some of the tests.
-HOUSE = check check-matrix check-e2e check-e2e-long unit core demo bench fixtures
+HOUSE = check check-matrix check-airflow check-e2e check-e2e-long unit core demo bench fixtures
 ifneq ($(filter $(HOUSE),$(MAKECMDGOALS)),)
 
 .PHONY: $(HOUSE)
@@ -118,6 +118,8 @@ unit core:
 	@test/check.sh $@
 check-matrix:
 	@test/matrix.sh
+check-airflow:
+	@test/check.sh airflow
 check-e2e:
 	@test/check.sh e2e
 check-e2e-long:
