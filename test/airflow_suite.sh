@@ -77,6 +77,13 @@ run()
 	"$here/cluster.sh" -l "$logs/$who.server.log" "${conf[@]}" "$here/airflow_suite.sh" --inside "$who" "$@" >"$logs/$who.log" 2>&1
 }
 
+both()
+{
+	run without "$@" &
+	run with "$@"
+	wait
+}
+
 # Name and outcome of each test; one that also fails in its teardown has two.
 outcomes()
 {
@@ -118,8 +125,8 @@ trap 'exit 130' INT
 trap 'exit 143' TERM HUP
 rm -rf "$logs" && mkdir -p "$logs" || exit 1
 venv=$("$here/setup.sh" airflow "$version-tests") || fail "no environment with Airflow $version"
+run_child both "$venv" "${tests[@]}"
 for who in without with; do
-	run_child run "$who" "$venv" "${tests[@]}"
 	summary=$(grep -E '^=+ .*(passed|failed).* in [0-9.]+s' "$logs/$who.log") || fail "$(tail -n 20 "$logs/$who.log")"
 	echo "# $who us:$(tr -d = <<<"$summary")"
 done

@@ -1,6 +1,7 @@
 #!/bin/bash
 # PostgreSQL's own regression suite against the installed server with our library preloaded; prints TAP.
 # A test whose output is not the expected one, but the same without our library, passes: the source may be of another minor version.
+# The source comes with the system's packages; where these lack it, from the clone of PostgreSQL that POSTGRES_SOURCE names.
 set -u -o pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 . "$here/pg_config.sh"
@@ -9,7 +10,7 @@ here=$(cd "$(dirname "$0")" && pwd)
 cache=${AIRFLOW_BP_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/airflow_bp}
 major=$("$PG_CONFIG" --version | sed -E 's/[^0-9]*([0-9]+).*/\1/')
 version=$(dpkg-query -W -f '${Version}' "postgresql-$major" 2>/dev/null) || version=
-source=$cache/core-${version:-$major}
+source=$cache/core-${version:-$major}${POSTGRES_SOURCE:+-cloned}
 
 fail()
 {
@@ -58,7 +59,12 @@ prepare()
 		archives+=(-e "$host")
 	done
 	[ ${#hosts[@]} -gt 0 ] || archives=(true)
-	mkdir -p "$cache" && (fetch) || return 1
+	if [ -n "${POSTGRES_SOURCE:-}" ]; then
+		rm -rf "$source.part" && mkdir -p "$source.part/tree/src/test" &&
+			cp -r "$POSTGRES_SOURCE/src/test/regress" "$source.part/tree/src/test/" || return 1
+	else
+		(fetch) || return 1
+	fi
 	"${CC:-cc}" -O2 -fPIC -shared -I"$("$PG_CONFIG" --includedir-server)" -I"$c" -o "$c/regress.so" "$c/regress.c" || return 1
 	for library in autoinc refint; do
 		cp "$("$PG_CONFIG" --pkglibdir)/$library.so" "$c/" || return 1

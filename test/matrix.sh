@@ -1,7 +1,7 @@
 #!/bin/bash
 # The tests on each PostgreSQL, each in a Debian of its own, which is kept; the last line is "N passed, N failed".
 # usage: matrix.sh [MAJOR]...   without one: 15, 17 and 18.  SUITES: those of check.sh, unless set the ones that need a server only.
-# Needs root, or sudo, and the right to mount.  Logs are in build/matrix.
+# Needs root, or sudo, and the right to mount.  Logs are in build/matrix.  POSTGRES_SOURCE: for the suite core, see core.sh.
 set -u -o pipefail
 cd "$(dirname "$0")/.." || exit 1
 . test/child.sh
@@ -17,9 +17,11 @@ as_root=()
 # Run a command in a root directory, with mounts that go with it.
 inside()
 {
-	"${as_root[@]}" unshare --mount --pid --fork --kill-child bash -c 'root=$1; shift
+	"${as_root[@]}" unshare --mount --pid --fork --kill-child bash -c 'root=$1 source=$2; shift 2
 		mount -t proc proc "$root/proc" && mount --rbind /dev "$root/dev" && mount -t tmpfs -o mode=1777 tmpfs "$root/tmp" &&
-			exec chroot "$root" env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/root LANG=C.UTF-8 "$@"' _ "$@"
+			{ [ -z "$source" ] || mount --bind "$source" "$root/mnt"; } &&
+			exec chroot "$root" env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/root LANG=C.UTF-8 POSTGRES_SOURCE="${source:+/mnt}" "$@"' \
+		_ "$1" "${POSTGRES_SOURCE:-}" "${@:2}"
 }
 
 # One version: its tree is what git knows of, or could.
