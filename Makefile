@@ -125,6 +125,8 @@ check-airflow-matrix:
 	@test/airflow_matrix.sh
 check-sharp:
 	@test/sharp.sh
+check-airflow:
+	@test/check.sh airflow
 check-e2e:
 	@test/check.sh e2e
 check-e2e-long:

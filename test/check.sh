@@ -1,6 +1,6 @@
 #!/bin/bash
 # Build, install and run the tests; the last line is "N passed, N failed".
-# usage: check.sh [SUITE]...   without one: all of them
+# usage: check.sh [SUITE]...   without one: all but upgrade, see upgrade.sh, and airflow, which needs AIRFLOW_SOURCE and takes long
 # Logs are in build/check.  E2E holds more options for pytest, E2E_MARK chooses tests, FIXTURES the versions that are made again.
 # CHECK_UNTIL: the second of the epoch from which on no suite is begun.
 set -u -o pipefail
@@ -172,6 +172,11 @@ suite_core()
 	test/core.sh
 }
 
+suite_airflow()
+{
+	test/airflow_suite.sh ${AIRFLOW_VERSION:-}
+}
+
 suite_e2e()
 {
 	local version python
@@ -213,7 +218,7 @@ progress()
 
 [ $# -gt 0 ] || set -- $all
 for suite; do
-	[[ " $all upgrade " == *" $suite "* ]] || { echo "no suite $suite; there are: $all" >&2; exit 2; }
+	[[ " $all upgrade airflow " == *" $suite "* ]] || { echo "no suite $suite; there are: $all airflow" >&2; exit 2; }
 done
 test/setup.sh && . test/pg_config.sh && run_child test/setup.sh build asserts || exit 1
 mkdir -p "$logs"

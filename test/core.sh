@@ -1,6 +1,7 @@
 #!/bin/bash
 # PostgreSQL's own regression suite against the installed server with our library preloaded; prints TAP.
 # A test whose output is not the expected one, but the same without our library, passes: the source may be of another minor version.
+# The source comes with the system's packages; where these lack it, from the clone of PostgreSQL that POSTGRES_SOURCE names.
 set -u -o pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 . "$here/pg_config.sh"
@@ -9,7 +10,7 @@ here=$(cd "$(dirname "$0")" && pwd)
 cache=${AIRFLOW_BP_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/airflow_bp}
 major=$("$PG_CONFIG" --version | sed -E 's/[^0-9]*([0-9]+).*/\1/')
 version=$(dpkg-query -W -f '${Version}' "postgresql-$major" 2>/dev/null) || version=
-suite=$cache/core-${version:-$major}
+suite=$cache/core-${version:-$major}${POSTGRES_SOURCE:+-cloned}
 
 fail()
 {
@@ -24,7 +25,9 @@ prepare()
 	local tree c=$suite.part
 
 	[ ! -d "$suite" ] || return 0
-	tree=$(PG_MAJOR=$major "$here/setup.sh" source) && rm -rf "$c" && cp -r "$tree/src/test/regress" "$c" || return 1
+	mkdir -p "$cache"
+	tree=${POSTGRES_SOURCE:-$(PG_MAJOR=$major "$here/setup.sh" source)}
+	[ -n "$tree" ] && rm -rf "$c" && cp -r "$tree/src/test/regress" "$c" || return 1
 	"${CC:-cc}" -O2 -fPIC -shared -I"$("$PG_CONFIG" --includedir-server)" -I"$c" -o "$c/regress.so" "$c/regress.c" || return 1
 	for library in autoinc refint; do
 		cp "$("$PG_CONFIG" --pkglibdir)/$library.so" "$c/" || return 1

@@ -2,7 +2,8 @@
 # Install what is missing to build and test; quick when nothing is.
 # usage: setup.sh                  the compiler, PostgreSQL and the test tools
 #        setup.sh build [asserts]  the extension, built and installed; with asserts in a tree of its own
-#        setup.sh airflow VERSION  a Python environment with that Airflow, VERSION-celery: with Celery too; prints its directory
+#        setup.sh airflow VERSION  a Python environment with that Airflow; prints its directory
+#                                  VERSION-celery: with Celery too; VERSION-tests: with what Airflow's own tests need
 #        setup.sh redis            Redis, of which no service starts; prints the server program
 #        setup.sh pgspot           the linter of extension scripts, in an environment of its own; prints the program
 #        setup.sh debian MAJOR     a Debian in a directory of its own that has PostgreSQL 15, 17 or 18; prints the directory
@@ -121,7 +122,7 @@ need_uv()
 # The last day whose packages are known to work with the version.
 newest_day()
 {
-	case ${1%-celery} in
+	case ${1%-*} in
 		3.0.6) echo 2025-09-05 ;;
 		3.1.8) echo 2026-03-20 ;;
 		3.2.2) echo 2026-06-05 ;;
@@ -136,7 +137,11 @@ airflow()
 	local day dir=$cache/airflow-$1 stamp=$cache/airflow-$1/finished more=()
 
 	day=$(newest_day "$1") || exit 1
-	[[ $1 != *-celery ]] || more=("apache-airflow-providers-celery[redis]")
+	case $1 in
+		*-celery) more=("apache-airflow-providers-celery[redis]") ;;
+		*-tests) more=(aioresponses kgb pytest-asyncio pytest-mock pytest-rerunfailures pytest-timeouts pytest-unordered requests-mock
+			"time-machine[dateutil]") ;;
+	esac
 	mkdir -p "$cache" || exit 1
 	exec 9>"$cache/airflow-$1.lock"
 	flock 9
@@ -147,7 +152,7 @@ airflow()
 		say "Airflow $1"
 		rm -rf "$dir"
 		"$uv" venv -q -p "$python" "$dir" || exit 1
-		try "$uv" pip install -q -p "$dir/bin/python" --exclude-newer "$day" "apache-airflow[postgres]==${1%-celery}" \
+		try "$uv" pip install -q -p "$dir/bin/python" --exclude-newer "$day" "apache-airflow[postgres]==${1%-*}" \
 			apache-airflow-providers-standard pytest "${more[@]}" || die "Airflow $1 cannot be installed"
 		touch "$stamp"
 	fi
@@ -366,5 +371,5 @@ case ${1:-} in
 	debian) debian "${2:?major version of PostgreSQL}" ;;
 	source) pg_source ;;
 	server) server "${2:?kind}" ;;
-	*) sed -n '2,12s/^# //p' "$0" >&2; exit 2 ;;
+	*) sed -n '3,13s/^# //p' "$0" >&2; exit 2 ;;
 esac
