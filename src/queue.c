@@ -8,7 +8,6 @@
 
 #include "catalog/pg_type_d.h"
 #include "common/hashfn.h"
-#include "funcapi.h"
 #include "mb/pg_wchar.h"
 #include "port/pg_bitutils.h"
 #include "utils/array.h"
