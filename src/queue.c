@@ -8,7 +8,6 @@
 
 #include "catalog/pg_type_d.h"
 #include "common/hashfn.h"
-#include "funcapi.h"
 #include "mb/pg_wchar.h"
 #include "port/pg_bitutils.h"
 #include "utils/array.h"
@@ -360,10 +359,8 @@ entry_rates(PG_FUNCTION_ARGS)
 	int64		elapsed = 0;
 	Datum		values[lengthof(entered)] = {0};
 	bool		nulls[lengthof(entered)] = {0};
-	TupleDesc	desc;
+	TupleDesc	desc = show_one(fcinfo);
 
-	if (get_call_result_type(fcinfo, NULL, &desc) != TYPEFUNC_COMPOSITE)
-		elog(ERROR, "return type must be a row type");
 	if (db != NULL)
 	{
 		LWLockAcquire(shmem->lock, LW_SHARED);
@@ -384,5 +381,5 @@ entry_rates(PG_FUNCTION_ARGS)
 		if (elapsed > 0)
 			values[r] = Float8GetDatum(per_minute(entered[r], elapsed));
 	}
-	return HeapTupleGetDatum(heap_form_tuple(BlessTupleDesc(desc), values, nulls));
+	return HeapTupleGetDatum(heap_form_tuple(desc, values, nulls));
 }

@@ -10,7 +10,6 @@
 
 #include "access/xact.h"
 #include "executor/spi.h"
-#include "funcapi.h"
 #include "utils/builtins.h"
 #include "utils/timestamp.h"
 
@@ -43,6 +42,18 @@ show_begin(FunctionCallInfo fcinfo)
 {
 	version_check();
 	InitMaterializedSRF(fcinfo, 0);
+}
+
+/* The same for a function that returns one row. */
+TupleDesc
+show_one(FunctionCallInfo fcinfo)
+{
+	TupleDesc	desc;
+
+	version_check();
+	if (get_call_result_type(fcinfo, NULL, &desc) != TYPEFUNC_COMPOSITE)
+		elog(ERROR, "return type must be a row type");
+	return BlessTupleDesc(desc);
 }
 
 void

@@ -230,7 +230,7 @@ LANGUAGE sql VOLATILE ROWS 1 SECURITY DEFINER SET search_path = pg_catalog, pg_t
 			airflow_bp.drain_note(),
 			CASE WHEN m.log_dropped > 0 THEN format('%s decisions missing in the log', m.log_dropped) END,
 			m.note), ''),
-		airflow_bp.sweeps()
+		CASE WHEN airflow_bp.version_note() IS NULL THEN airflow_bp.sweeps() END
 	FROM airflow_bp.deployment_state() s
 	JOIN pg_extension e ON e.extname = 'airflow_bp'
 	LEFT JOIN airflow_bp.deployment d ON true
