@@ -130,6 +130,7 @@ SELECT test.set_state('a', 1, 'running');
 DO $$ BEGIN WHILE (SELECT admissions_per_min IS NULL FROM airflow_bp.scheduler_loops()) LOOP END LOOP; END $$;
 SELECT round((admissions_per_min / queued_per_min)::numeric, 6) AS three FROM airflow_bp.scheduler_loops();
 -- Of task_instance nothing is read for that.
+SELECT pg_stat_force_next_flush();
 BEGIN;
 SELECT count(*) FROM airflow_bp.scheduler_loops();
 SELECT pg_stat_get_xact_numscans('task_instance'::regclass) AS scans;
