@@ -39,6 +39,7 @@ KNOWN_IN_DDL = [
     (r"^relation \d+ (deleted while still in use|was deleted)", "", GONE),
     (r"^tuple concurrently (updated|deleted)$", "", "two sessions changed one row of a catalog"),
 ]
+INTERNAL = ("XX", "58", "F0")
 # What a function that others may call is allowed to raise: our own errors, rights, timeouts, conflicts, limits of the server.
 FAIR = ("BP", "42501", "57", "55", "40", "25", "2D", "53", "54", "23")
 
@@ -133,7 +134,7 @@ class Session(threading.Thread):
             return
         context = error.diag.context or ""
         what = f"{code} {message} [{error.diag.source_function}]"
-        if code[:2] in ("XX", "58", "F0"):
+        if code.startswith(INTERNAL):
             run.internal_error(message, f"{what} {context} {sql}", self.group_began, self.where(), self.script)
         elif not code.startswith(FAIR) and "function" in context and not run.ddl_since(self.group_began):
             last = re.findall(r'function "?(?:airflow_bp\.)?(\w+)', context)
@@ -335,20 +336,21 @@ def becomes_true(sql, seconds=60):
     return False
 
 
-def try_all(cursor, sqls):
+def try_all(run, cursor, sqls):
     for sql in sqls:
         try:
             cursor.execute(sql)
-        except psycopg2.Error:
-            pass
+        except psycopg2.Error as error:
+            if (error.pgcode or "").startswith(INTERNAL):
+                run.internal_error(error.diag.message_primary, f"{error.pgcode} {error}", time.monotonic(), "", [sql])
 
 
 def change_states(run, number):
     made = Statements(random.Random(f"{run.options.seed} burst {number}"), run.surface)
     with monitor() as cursor:
         for _ in range(150):
-            try_all(cursor, ["BEGIN", made.step(), "SAVEPOINT s", made.step(), made.rng.choice(["ROLLBACK TO s", "RELEASE s"]),
-                             made.rng.choice(["COMMIT", "ROLLBACK"]), "ROLLBACK"])
+            try_all(run, cursor, ["BEGIN", made.step(), "SAVEPOINT s", made.step(), made.rng.choice(["ROLLBACK TO s", "RELEASE s"]),
+                                  made.rng.choice(["COMMIT", "ROLLBACK"]), "ROLLBACK"])
 
 
 def look_for_drift(run):
@@ -388,7 +390,7 @@ def settle(run):
         cursor.execute("SELECT pg_log_backend_memory_contexts(pid) FROM pg_stat_activity WHERE backend_type LIKE 'airflow_bp %'")
 
 
-def kept_by(calls):
+def kept_by(run, calls):
     """Bytes that a session keeps of so many calls; None when they take too long."""
     used = """SELECT sum(used_bytes)::bigint FROM pg_backend_memory_contexts
         WHERE name <> 'index info' AND name NOT LIKE 'Cache%' AND name NOT LIKE 'PL/pgSQL%' AND name <> 'SPI Plan'"""
@@ -400,7 +402,7 @@ def kept_by(calls):
 
         cursor.execute("SET lock_timeout = '10ms'; SET client_min_messages = error")
         for i in range(20 + LEAK_CALLS):
-            try_all(cursor, [calls[i % len(calls)]])
+            try_all(run, cursor, [calls[i % len(calls)]])
             if time.monotonic() > end:
                 return None
             if i == 20:
@@ -415,7 +417,7 @@ def look_for_leaks(run):
         made = Statements(random.Random(f"{run.options.seed} leak {function[0]}"), run.surface)
         calls = [f"SELECT count(*) FROM airflow_bp.{function[0]}({made.arguments(function)})" for _ in range(3)]
         try:
-            kept = kept_by(calls)
+            kept = kept_by(run, calls)
         except psycopg2.Error as error:
             if server_is_down():
                 run.fault(f"the server is down: {error}", "", calls)
@@ -429,7 +431,7 @@ def read_server_log(run, path):
     """Deaths, failed assertions, memory, and internal errors of processes that are no session of ours."""
     death = re.compile(r"terminated by signal|Failed process was running|PANIC|TRAP:|database system is in recovery|was not properly shut down")
     memory = re.compile(r"airflow_bp (worker|sampler) .*Grand total: (\d+) bytes")
-    internal = re.compile(r"(\d+\.\d+) \[\d+\] (?:XX|58|F0)\w+ (?!fuzz \d)(?:.*?)(?:ERROR|FATAL|LOG|WARNING):  (.*)")
+    internal = re.compile(r"(\d+\.\d+) \[\d+\] (?:XX|58|F0)\w+ (?!fuzz )(?:.*?)(?:ERROR|FATAL|LOG|WARNING):  (.*)")
     for line in open(path, encoding="utf-8", errors="replace"):
         if death.search(line):
             run.fault(f"server log: {line.strip()[:500]}")
