@@ -420,8 +420,8 @@ class Chaos:
     def run(self, kinds):
         self.watcher.start()
         self.load.start()
-        end = time.monotonic() + SECONDS
         self.wait(lambda: self.airflow.tasks("%", "success"), 120, "the first task")
+        end = time.monotonic() + SECONDS
         order = []
         while time.monotonic() < end and not self.failures:
             order = order or self.random.sample(kinds, len(kinds))
@@ -439,7 +439,7 @@ class Chaos:
     def check(self):
         """(what holds, what was found against it) one after the other."""
         pg, watcher = self.pg, self.watcher
-        yield f"{sum(self.counts.values())} faults are over: {', '.join(f'{n} {kind}' for kind, n in self.counts.items())}", self.failures
+        yield f"{sum(self.counts.values())} faults are over: {', '.join(f'{n} {kind}' for kind, n in self.counts.items())}", self.failures or ([] if self.counts else ["none"])
         tasks = pg.value("SELECT count(*) FROM task_instance")
         yield f"{len(self.runs)} runs with {tasks} tasks ended as they would have", wrong(pg, self.runs)
         lost = watcher.finish()

@@ -75,7 +75,6 @@ class Watcher(threading.Thread):
         """A slot, and all tasks as they were at its first change."""
         factory = psycopg2.extras.LogicalReplicationConnection
         with closing(psycopg2.connect(pg.dsn(), connection_factory=factory)) as maker, closing(psycopg2.connect(pg.dsn())) as reader:
-            maker.autocommit = True
             cursor, rows = maker.cursor(), reader.cursor()
             cursor.execute(SLOT)
             rows.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
