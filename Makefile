@@ -44,6 +44,7 @@ OBJS = \
 	src/state.o \
 	src/stuck.o \
 	src/tick.o \
+	src/version.o \
 	src/worker.o
 
 # The install script is these files in this order.
@@ -89,7 +90,7 @@ SQL_PARTS = \
 DATA = $(wildcard updates/*.sql)
 DATA_built = $(EXTENSION)--$(EXTVERSION).sql
 
-PG_CPPFLAGS = -Isrc
+PG_CPPFLAGS = -Isrc -DBP_VERSION='"$(EXTVERSION)"'
 PG_CFLAGS = -Wall -Wextra -Werror -Wno-unused-parameter -Wno-sign-compare
 SHLIB_LINK = -lz
 
@@ -108,7 +109,7 @@ ISOLATION_OPTS = --inputdir=test
 override with_llvm = no
 
 # These install what they need, also PostgreSQL.  make check SUITES="unit regress" runs some of the tests.
-HOUSE = check check-matrix check-airflow check-e2e check-e2e-long unit core demo bench fixtures
+HOUSE = check check-matrix check-airflow-matrix check-upgrade check-sharp check-airflow check-e2e check-e2e-long unit core demo chaos fuzz bench fixtures
 ifneq ($(filter $(HOUSE),$(MAKECMDGOALS)),)
 
 .PHONY: $(HOUSE)
@@ -118,6 +119,12 @@ unit core:
 	@test/check.sh $@
 check-matrix:
 	@test/matrix.sh
+check-upgrade:
+	@test/upgrade.sh
+check-airflow-matrix:
+	@test/airflow_matrix.sh
+check-sharp:
+	@test/sharp.sh
 check-airflow:
 	@test/check.sh airflow
 check-e2e:
@@ -126,10 +133,14 @@ check-e2e-long:
 	@E2E_MARK= test/check.sh e2e
 demo:
 	@test/setup.sh && test/setup.sh build && venv=$$(test/setup.sh airflow 3.3.2) && exec $$venv/bin/python test/demo.py
+chaos:
+	@test/setup.sh && test/setup.sh build && venv=$$(test/setup.sh airflow 3.3.2) && exec $$venv/bin/python test/chaos.py
 bench:
 	@test/setup.sh && test/setup.sh build && missed=0; for b in test/bench/*.sh; do $$b || missed=1; done; exit $$missed
 fixtures:
 	@test/setup.sh && exec test/fixtures/make.sh
+fuzz:
+	@test/fuzz.sh
 
 else
 

@@ -91,6 +91,7 @@ CREATE ROLE regress_bp_operator;
 SELECT airflow_bp.grant_reader('"regress_bp ""reader"""'), airflow_bp.grant_operator('regress_bp_operator');
 SELECT airflow_bp.grant_reader('regress_bp_absent');
 SELECT airflow_bp.grant_reader(NULL);
+SELECT airflow_bp.grant_reader(4294967295::regrole);
 SELECT airflow_bp.grant_operator('-');
 SELECT airflow_bp.enable(), airflow_bp.tick();
 SELECT test.tasks('a1', 1, 1);

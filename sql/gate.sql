@@ -266,6 +266,11 @@ SELECT test.clean();
 SELECT test.tasks('a1', 1, 3), test.enforce(1);
 SELECT airflow_bp.tick();
 SELECT test.ask('a1', 1), test.ask('a1', 2);
+-- status() says which step failed, in whole characters.
+CREATE FUNCTION test.fail() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE 'x%', repeat('ü', 300); END $$;
+CREATE TRIGGER fail BEFORE INSERT ON airflow_bp.decision FOR EACH ROW EXECUTE FUNCTION test.fail();
+SELECT airflow_bp.tick();
+SELECT left(note, 8) AS note, length(note), octet_length(note) FROM airflow_bp.memory_state();
 DROP VIEW test.held, test.tenants, test.decisions;
 DROP EXTENSION airflow_bp;
 SELECT test.ask('a1', 2), test.ask('a1', 3);

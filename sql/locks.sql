@@ -66,6 +66,8 @@ SELECT waiter_seconds, round(share::numeric, 3) AS share, before_waiter_seconds 
 SELECT from_at, to_at, going_on, airflow_row, episodes, samples, waiter_seconds, longest, sessions, resolution FROM airflow_bp.lock_episodes('[2020-06-01, 2020-06-03)') LIMIT 3;
 SELECT pid, client, samples, ticks, share, held_seconds, longest_at_least, longest_at_most FROM airflow_bp.critical_section('[2020-06-01, 2020-06-02)');
 SELECT looks, took_ms, seen, blind, waiting_share, errors FROM airflow_bp.sampler_status('[2020-06-01 12:00, 2020-06-01 12:10)');
+SELECT looks, blind FROM airflow_bp.sampler_status('(,2000-01-01)');
+SELECT looks, blind FROM airflow_bp.sampler_status('empty');
 SELECT at, waiter_seconds, idle_share, most_waiters, dearest, critical_share, blind FROM airflow_bp.lock_timeline('[2020-06-01 12:03, 2020-06-01 12:07)');
 SELECT airflow_bp.lock_roll('2020-06-02 12:30:00+00'), airflow_bp.lock_roll('2020-06-02 12:30:00+00');
 SELECT * FROM test.sums;
@@ -84,6 +86,7 @@ SELECT count(*) FROM airflow_bp.lock_episodes('empty');
 SELECT count(*) FROM airflow_bp.lock_timeline('[2020-01-01, 2020-01-02)', '1 hour');
 SELECT count(*) FROM airflow_bp.lock_timeline(NULL, '0 s');
 SELECT count(*) FROM airflow_bp.lock_timeline('[2020-01-01, 2021-01-02)', '1 s');
+SELECT count(*) FROM airflow_bp.lock_timeline('[-infinity, 2021-01-02)', '1 day');
 SELECT count(*) FROM airflow_bp.lock_timeline(NULL, NULL);
 
 -- Rules.

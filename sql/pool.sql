@@ -207,6 +207,9 @@ SELECT airflow_bp.set_pool('other', 1, 2), airflow_bp.pool_apply();
 UPDATE airflow_bp.pool_policy SET act = true;
 SELECT airflow_bp.write_as_owner(0::regclass, 'SELECT 1');
 RESET ROLE;
+SELECT airflow_bp.write_as_owner(0::regclass, 'SELECT 1');
+\echo :LAST_ERROR_SQLSTATE
+SELECT airflow_bp.write_as_owner('slot_pool', 'COMMIT');
 
 \set ECHO none
 SET client_min_messages = warning;

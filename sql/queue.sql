@@ -326,6 +326,7 @@ SELECT * FROM airflow_bp.queue('pools');
 SELECT * FROM airflow_bp.queue(NULL);
 SELECT * FROM airflow_bp.queue_rates($$'; DROP TABLE dag$$);
 SELECT airflow_bp.inflate('\x78');
+\echo :LAST_ERROR_SQLSTATE
 
 -- Nothing depends on Airflow's tables, and nothing writes.
 SELECT count(*) FROM pg_depend d JOIN pg_class c ON d.refclassid = 'pg_class'::regclass AND d.refobjid = c.oid

@@ -86,6 +86,13 @@ SELECT (SELECT count(*) FROM airflow_bp.queue_from_memory('pool', '{}')) AS in_m
 	(SELECT length(scope_name) FROM airflow_bp.queue('pool') ORDER BY 1 DESC LIMIT 1) AS longest,
 	(SELECT count(*) > 0 FROM airflow_bp.queue_from_memory('queue', '{}')) AS others_in_memory;
 
+-- The names of paused DAGs are all NULL where Airflow has renamed their column.
+BEGIN;
+UPDATE dag SET is_paused = true;
+ALTER TABLE dag RENAME COLUMN dag_id TO gone;
+SELECT count(*) FROM airflow_bp.queue('deployment');
+ROLLBACK;
+
 SELECT airflow_bp.disable() \g /dev/null
 SELECT count(*) FROM airflow_bp.queue_from_memory('pool', '{}');
 \c postgres

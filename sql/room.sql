@@ -83,6 +83,10 @@ SELECT test.tasks('w1', 41, 60, 'small'), test.tasks('w3', 41, 60);
 SELECT airflow_bp.tick();
 SELECT test.ask('w1', 41, 60), test.ask('w3', 41, 60);
 SELECT * FROM test.scheduled;
+-- A pool without a name has no room, and is in nobody's way.
+INSERT INTO slot_pool (id, pool, slots, include_deferred) VALUES (104, NULL, 3, false);
+SELECT airflow_bp.tick();
+SELECT count(*) FROM airflow_bp.rooms() WHERE name IS NULL;
 ALTER SYSTEM RESET airflow_bp.admit_ahead;
 SELECT pg_reload_conf();
 SELECT test.clean();

@@ -111,7 +111,7 @@ name_intern(NameKind kind, Str text)
 {
 	Key			key = account_name_key(kind, text);
 	bool		found;
-	NameEntry  *entry = hash_search(names, &key, HASH_ENTER_NULL, &found);
+	NameEntry  *entry = shmem_enter(names, max_names(), &key, &found);
 
 	if (entry == NULL || found)
 		return entry;
@@ -121,7 +121,8 @@ name_intern(NameKind kind, Str text)
 	entry->len = text.len;
 	if (text.len >= NAME_BYTES)
 		entry->len = pg_mbcliplen(text.data, text.len, NAME_BYTES - 1);
-	memcpy(entry->name, text.data, Max(entry->len, 0));
+	if (entry->len > 0)
+		memcpy(entry->name, text.data, entry->len);
 	entry->name[Max(entry->len, 0)] = '\0';
 	return entry;
 }
@@ -192,8 +193,8 @@ static ClassEntry *
 class_get(DbState *db, const Key *key, const Str *strs, bool create)
 {
 	bool		found;
-	ClassEntry *class = hash_search(classes, key, create ? HASH_ENTER_NULL : HASH_FIND,
-									&found);
+	ClassEntry *class = create ? shmem_enter(classes, account_max_classes(), key, &found) :
+		hash_search(classes, key, HASH_FIND, &found);
 
 	if (class == NULL || found)
 		return class;

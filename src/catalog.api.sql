@@ -1,23 +1,52 @@
 -- Airflow's tables, bound late: nothing of ours depends on them in pg_depend, and a table or column that a version lacks reads
--- as NULL.  The owner of Airflow's tables is trusted, as by everybody who reads them; other roles are not, so only plain tables
--- are read, and only a superuser may say in which schema they are.
+-- as NULL.  Only plain tables are read, of types whose casts run nobody's code: a role that makes tables of these names must not
+-- run its own with our rights.  Where the triggers are there is Airflow, and only a superuser can put them, or the setting, elsewhere.
 
 CREATE FUNCTION airflow_bp.airflow_schema_setting() RETURNS text
 LANGUAGE c STABLE PARALLEL SAFE AS 'MODULE_PATHNAME', 'airflow_schema_setting';
 COMMENT ON FUNCTION airflow_bp.airflow_schema_setting() IS 'The setting airflow_bp.airflow_schema; NULL when it is empty.';
 
+CREATE FUNCTION airflow_bp.gate_schema() RETURNS text
+LANGUAGE plpgsql STABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+	RETURN (SELECT min(n.nspname) FROM pg_trigger t JOIN pg_class c ON c.oid = t.tgrelid JOIN pg_namespace n ON n.oid = c.relnamespace
+		WHERE t.tgfoid = 'airflow_bp.gate()'::regprocedure HAVING count(*) = 1);
+END
+$$;
+COMMENT ON FUNCTION airflow_bp.gate_schema() IS 'Schema of the table with our gate; NULL when there is none, or more than one.';
+
+-- From 16384 on are types and functions that somebody has made.
+CREATE FUNCTION airflow_bp.runs_code(airflow_schema text) RETURNS boolean
+LANGUAGE plpgsql STABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+	RETURN EXISTS (SELECT FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid
+		LEFT JOIN pg_type y ON y.oid = a.atttypid AND y.oid >= 16384
+		WHERE c.relnamespace = (SELECT n.oid FROM pg_namespace n WHERE n.nspname = airflow_schema)
+			AND c.relname IN ('alembic_version', 'dag', 'dag_run', 'dag_version', 'deadline', 'deadline_alert', 'job', 'serialized_dag', 'slot_pool',
+				'task_instance', 'task_instance_history', 'task_reschedule')
+			AND (c.relkind IN ('v', 'm', 'f') OR y.typbasetype >= 16384
+				OR EXISTS (SELECT FROM pg_cast k WHERE k.castsource = y.oid AND k.castfunc >= 16384)));
+END
+$$;
+COMMENT ON FUNCTION airflow_bp.runs_code(text) IS 'Would reading the tables of Airflow in this schema run code that somebody has made: of a view, a foreign table, or a cast?';
+
 CREATE FUNCTION airflow_bp.airflow_schema_name() RETURNS text
 LANGUAGE plpgsql STABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
 	setting text := airflow_bp.airflow_schema_setting();
+	place text := coalesce(setting, airflow_bp.gate_schema());
 	found text[];
 BEGIN
 	SELECT array_agg(n.nspname ORDER BY n.nspname) INTO found
 	FROM pg_namespace n
-	WHERE (n.nspname = setting OR setting IS NULL)
+	WHERE (n.nspname = place OR place IS NULL)
 		AND (SELECT count(*) FROM pg_class c
 			WHERE c.relnamespace = n.oid AND c.relkind IN ('r', 'p') AND c.relname IN ('alembic_version', 'task_instance')) = 2;
-	IF cardinality(found) = 1 THEN
+	IF cardinality(found) = 1 AND airflow_bp.runs_code(found[1]) THEN
+		RAISE EXCEPTION USING ERRCODE = 'BP006',
+			MESSAGE = format('in schema "%s" a view, or a column type with a cast of its own, stands where Airflow has a plain table', found[1]),
+			HINT = 'Drop it: with its code its owner would get our rights.';
+	ELSIF cardinality(found) = 1 THEN
 		RETURN found[1];
 	ELSIF found IS NULL THEN
 		RAISE EXCEPTION USING ERRCODE = 'BP006',
@@ -31,7 +60,7 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION airflow_bp.airflow_schema_name() IS
-'Schema of the Airflow tables: airflow_bp.airflow_schema if set, else the one that holds alembic_version and task_instance. BP006 when there is none, or more than one.';
+'Schema of the Airflow tables: airflow_bp.airflow_schema if set, else the one with our triggers, else the one that holds alembic_version and task_instance. BP006 when there is none, or more than one, or when its tables are not plain.';
 
 -- In plpgsql, which keeps its plan.
 CREATE FUNCTION airflow_bp.airflow_relation(airflow_schema text, relation text, VARIADIC columns text[]) RETURNS text
@@ -44,11 +73,12 @@ BEGIN
 	FROM (SELECT string_to_array(u.spec, ' ') AS part, u.place FROM unnest(columns) WITH ORDINALITY u (spec, place)) w
 	LEFT JOIN (pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace)
 		ON n.nspname = airflow_schema AND c.relname = relation AND c.relkind IN ('r', 'p')
-	LEFT JOIN pg_attribute a ON a.attrelid = c.oid AND a.attname = w.part[1] AND a.attnum > 0 AND NOT a.attisdropped);
+	LEFT JOIN pg_attribute a ON a.attrelid = c.oid AND a.attname = w.part[1] AND a.attnum > 0 AND NOT a.attisdropped
+		AND a.atttypid < 16384);
 END
 $$;
 COMMENT ON FUNCTION airflow_bp.airflow_relation(text, text, text[]) IS
-'Subquery that reads columns, each given as "name" or "name type", of an Airflow table. A column that is not there reads as NULL, a table as empty.';
+'Subquery that reads columns, each given as "name" or "name type", of an Airflow table. A column that is not there, or is of a type that somebody has made, reads as NULL, a table as empty.';
 
 CREATE FUNCTION airflow_bp.airflow_has(airflow_schema text, relation text, col text) RETURNS boolean
 LANGUAGE plpgsql STABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp AS $$

@@ -73,7 +73,8 @@ COMMENT ON FUNCTION airflow_bp.drain_left(text, text, text, timestamptz, timesta
 CREATE FUNCTION airflow_bp.drain_runs(since timestamptz) RETURNS TABLE (id int, dag_id text, run_id text, start_date timestamptz)
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
-	RETURN QUERY EXECUTE format('SELECT id, dag_id, run_id, start_date FROM %s r WHERE state = ''running'' AND start_date >= $1',
+	RETURN QUERY EXECUTE format('SELECT id, dag_id, run_id, start_date FROM %s r WHERE state = ''running'' AND start_date >= $1
+			AND dag_id IS NOT NULL AND run_id IS NOT NULL',
 		airflow_bp.airflow_relation(airflow_bp.airflow_schema_name(), 'dag_run', 'id int', 'dag_id text', 'run_id text', 'state text',
 			'start_date timestamptz')) USING since;
 END

@@ -47,7 +47,7 @@ BEGIN
 	RETURN QUERY EXECUTE format($query$
 SELECT 'pool', p.pool, p.slots - CASE WHEN p.include_deferred THEN
 	(SELECT coalesce(sum(t.pool_slots), 0) FROM %1$s t WHERE t.pool = p.pool AND t.state = 'deferred') ELSE 0 END
-FROM %2$s p WHERE p.slots >= 0
+FROM %2$s p WHERE p.slots >= 0 AND p.pool IS NOT NULL
 UNION ALL
 SELECT 'dag', d.dag_id, d.max_active_tasks * count(*)
 FROM %3$s d JOIN %4$s r ON r.dag_id = d.dag_id AND r.state = 'running'

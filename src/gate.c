@@ -286,13 +286,14 @@ same_id(const TaskRow *a, const TaskRow *b)
 	return memcmp(&a->id, &b->id, sizeof(pg_uuid_t)) == 0;
 }
 
-/* False: the row stays as it was. */
+/* False: the row stays as it was.  What a subscription brings has been judged where it comes from. */
 static bool
 gate_update(DbState *db, const TaskRow *from, const TaskRow *to)
 {
 	ClassEntry *from_class = pending_class(db, from);
 	ClassEntry *to_class = pending_class(db, to);
-	bool		asks = task_state_may_ask(from->state) && to->state == TASK_SCHEDULED;
+	bool		asks = task_state_may_ask(from->state) && to->state == TASK_SCHEDULED &&
+		SessionReplicationRole != SESSION_REPLICATION_ROLE_REPLICA;
 
 	if (asks && to_class != NULL && !gate_ask(db, to, to_class))
 		return false;

@@ -98,7 +98,7 @@ shape_get(DbState *db, const HeldEntry *entry)
 	NameEntry  *pool = by_room ? entry->class->names[NAME_POOL] : NULL;
 	ShapeKey	key = {dag, pool, entry->tenant, entry->priority, entry->slots, 0};
 	bool		found;
-	ShapeEntry *shape = hash_search(shapes, &key, HASH_ENTER_NULL, &found);
+	ShapeEntry *shape = shmem_enter(shapes, max_shapes(), &key, &found);
 
 	if (shape == NULL)
 		return NULL;
@@ -324,7 +324,7 @@ held_enter(DbState *db, const TaskRow *row, ClassEntry *class, AdmitReason reaso
 {
 	HeldKey		key = held_key(db, &row->id);
 	bool		found;
-	HeldEntry  *entry = hash_search(held, &key, HASH_ENTER_NULL, &found);
+	HeldEntry  *entry = shmem_enter(held, guc_max_held, &key, &found);
 
 	if (entry == NULL)
 	{
@@ -620,6 +620,28 @@ held_expire(DbState *db, TimestampTz now)
 		else
 			held_relist(db, entry, now);
 	}
+}
+
+static void
+list_set_back(dlist_head *list, TimestampTz now)
+{
+	dlist_iter	iter;
+
+	dlist_foreach(iter, list)
+	{
+		HeldEntry  *entry = dlist_container(HeldEntry, listed, iter.cur);
+
+		entry->listed_at = Min(entry->listed_at, now);
+		entry->last_asked = Min(entry->last_asked, now);
+	}
+}
+
+/* The clock was set back; nobody was asked for or granted later than now. */
+void
+held_set_back(DbState *db, TimestampTz now)
+{
+	list_set_back(&db->granted, now);
+	list_set_back(&db->asked, now);
 }
 
 int

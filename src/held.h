@@ -79,5 +79,6 @@ extern void held_wake_drained(DbState *db);
 extern void held_set_order(DbState *db);
 extern void held_set_rooms(DbState *db, const char *airflow_schema);
 extern void held_expire(DbState *db, TimestampTz now);
+extern void held_set_back(DbState *db, TimestampTz now);
 
 #endif							/* AIRFLOW_BP_HELD_H */

@@ -140,27 +140,36 @@ COMMENT ON FUNCTION airflow_bp.sampler_memory() IS 'What shared memory says of t
 
 -- Writing, by the worker.
 
+CREATE FUNCTION airflow_bp.lock_episodes_named(telling boolean) RETURNS TABLE (id bigint, begins int, over boolean, from_at timestamptz, to_at timestamptz,
+	blocker_component text, blocker bigint, blocker_class text, blocker_shape text, blocked_component text, blocked bigint, blocked_class text,
+	blocked_shape text, lock_type text, relation text, airflow_row jsonb, samples bigint, waiter_seconds float8, idle_seconds float8, longest interval,
+	most_waiters int, sessions jsonb)
+LANGUAGE sql VOLATILE ROWS 10 SET search_path = pg_catalog, pg_temp AS $$
+	SELECT e.id, e.begins::int, e.over, e.from_at, e.to_at, coalesce(r.component, e.blocker_component), e.blocker, e.blocker_class, e.blocker_shape,
+		e.blocked_component, e.blocked, e.blocked_class, e.blocked_shape, e.lock_type, airflow_bp.relation_name(e.relation, s.airflow_schema),
+		coalesce(e.airflow_row::jsonb, airflow_bp.lock_row(e.relation, e.block, e.row_place, e.subject, s.airflow_schema)),
+		e.samples, e.waiter_seconds, e.idle_seconds, e.longest, e.most_waiters,
+		jsonb_strip_nulls(jsonb_build_object('blocker', e.blocker_pid, 'blocker_xact_start', e.blocker_xact, 'blocker_client', e.blocker_client,
+			'blocker_rule', e.blocker_rule, 'blocked', e.blocked_pid, 'blocked_rule', e.blocked_rule, 'lock_mode', e.lock_mode))
+	FROM airflow_bp.lock_episodes_open(telling) e
+	CROSS JOIN (SELECT airflow_bp.airflow_schema_or_null() OFFSET 0) s (airflow_schema)
+	LEFT JOIN airflow_bp.lock_hosts() r ON e.blocker_component = 'unknown' AND r.host = e.blocker_client
+$$;
+COMMENT ON FUNCTION airflow_bp.lock_episodes_named(boolean) IS 'lock_episodes_open() with names in place of numbers, as lock_history has them.';
+
 CREATE FUNCTION airflow_bp.lock_write_episodes() RETURNS bigint
 LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
-	WITH due AS MATERIALIZED (
-		SELECT e.*, airflow_bp.relation_name(e.relation, s.airflow_schema) AS relation_name,
-			coalesce(e.airflow_row::jsonb, airflow_bp.lock_row(e.relation, e.block, e.row_place, e.subject, s.airflow_schema)) AS found,
-			coalesce(r.component, e.blocker_component) AS blocker_known
-		FROM airflow_bp.lock_episodes_open(true) e
-		CROSS JOIN (SELECT airflow_bp.airflow_schema_or_null() OFFSET 0) s (airflow_schema)
-		LEFT JOIN airflow_bp.lock_hosts() r ON e.blocker_component = 'unknown' AND r.host = e.blocker_client),
+	WITH due AS MATERIALIZED (SELECT * FROM airflow_bp.lock_episodes_named(true)),
 	statements AS (
 		INSERT INTO airflow_bp.lock_statement (print, class, shape)
 		SELECT d.blocker, d.blocker_class, d.blocker_shape FROM due d UNION SELECT d.blocked, d.blocked_class, d.blocked_shape FROM due d
 		ON CONFLICT (print) DO NOTHING),
 	written AS (
 		INSERT INTO airflow_bp.lock_history
-		SELECT 0, d.from_at, d.to_at, d.id, d.blocker, d.blocked, d.blocker_known, d.blocked_component, d.lock_type, d.relation_name, d.found,
-			d.begins::int, d.samples, d.waiter_seconds, d.idle_seconds, d.longest, d.most_waiters,
-			jsonb_strip_nulls(jsonb_build_object('blocker', d.blocker_pid, 'blocker_xact_start', d.blocker_xact, 'blocker_client', d.blocker_client,
-				'blocker_rule', d.blocker_rule, 'blocked', d.blocked_pid, 'blocked_rule', d.blocked_rule, 'lock_mode', d.lock_mode))
+		SELECT 0, d.from_at, d.to_at, d.id, d.blocker, d.blocked, d.blocker_component, d.blocked_component, d.lock_type, d.relation, d.airflow_row,
+			d.begins, d.samples, d.waiter_seconds, d.idle_seconds, d.longest, d.most_waiters, d.sessions
 		FROM due d WHERE d.samples > 0)
-	SELECT count(*) FROM (SELECT airflow_bp.lock_episode_done(d.id, d.found::text) FROM due d OFFSET 0) done
+	SELECT count(*) FROM (SELECT airflow_bp.lock_episode_done(d.id, d.airflow_row::text) FROM due d OFFSET 0) done
 $$;
 COMMENT ON FUNCTION airflow_bp.lock_write_episodes() IS 'Writes the episodes that it is time for to lock_history, and returns their number.';
 
@@ -252,10 +261,8 @@ LANGUAGE sql VOLATILE ROWS 1000 SET search_path = pg_catalog, pg_temp AS $$
 		AND h.from_at >= coalesce(lower(during), '-infinity') AND h.from_at <= coalesce(upper(during), 'infinity')
 	UNION ALL
 	SELECT 0, e.from_at, e.to_at, e.id, e.blocker_component, e.blocker_class, e.blocker_shape, e.blocked_component, e.blocked_class, e.blocked_shape,
-		e.lock_type, airflow_bp.relation_name(e.relation, s.airflow_schema), e.airflow_row::jsonb, e.begins::int, e.samples, e.waiter_seconds,
-		e.idle_seconds, e.longest, e.most_waiters,
-		jsonb_strip_nulls(jsonb_build_object('blocker', e.blocker_pid, 'blocker_client', e.blocker_client, 'blocked', e.blocked_pid)), NOT e.over
-	FROM airflow_bp.lock_episodes_open(false) e CROSS JOIN (SELECT airflow_bp.airflow_schema_or_null() OFFSET 0) s (airflow_schema)
+		e.lock_type, e.relation, e.airflow_row, e.begins, e.samples, e.waiter_seconds, e.idle_seconds, e.longest, e.most_waiters, e.sessions, NOT e.over
+	FROM airflow_bp.lock_episodes_named(false) e
 	WHERE e.from_at <@ during
 $$;
 COMMENT ON FUNCTION airflow_bp.lock_pieces(tstzrange) IS 'Pieces of lock_history that begin in a range, and what is not written yet.';
@@ -340,7 +347,7 @@ LANGUAGE sql VOLATILE SECURITY DEFINER ROWS 1 SET search_path = pg_catalog, pg_t
 	SELECT m.pid, m.last_look, airflow_bp.seconds(m.period_ms / 1000), nullif(w.period, '0'),
 		coalesce(t.ticks, 0), t.took / t.ticks * 1000, t.longest * 1000, t.took / t.period, greatest(t.latest, 0) * 1000,
 		airflow_bp.seconds(t.period),
-		airflow_bp.seconds(greatest(extract(epoch FROM s.upper - greatest(s.lower, t.first)) - t.period, 0)),
+		airflow_bp.seconds(greatest(extract(epoch FROM CASE WHEN t.ticks > 0 THEN s.upper - greatest(s.lower, t.first) END) - t.period, 0)),
 		t.waiting / t.ticks::float8, t.errors, m.error, m.lost_ticks, (SELECT count(*) FROM airflow_bp.lock_episodes_open(false) e WHERE NOT e.over), m.crowded,
 		CASE WHEN pg_is_in_recovery() THEN 'standby: the sampler runs on the primary'
 			WHEN NOT airflow_bp.preloaded() THEN 'not preloaded: add airflow_bp to shared_preload_libraries and restart'

@@ -10,7 +10,6 @@
 #include "access/relation.h"
 #include "access/tableam.h"
 #include "catalog/pg_type_d.h"
-#include "funcapi.h"
 #include "lib/stringinfo.h"
 #include "mb/pg_wchar.h"
 #include "storage/bufmgr.h"
@@ -157,31 +156,20 @@ static void
 put_lock(const LocksCopy *copy, int number, Datum *values, bool *nulls)
 {
 	const LockSession *session = &copy->sessions[number];
+	bool		waits = session->waits >= 0;
 	LOCKMODE	mode;
-	int			lock;
-	const LOCKTAG *row;
+	int			lock = waits ? locks_of_waiter(copy, session->waits) : locks_held(copy, number, &mode);
 
-	if (session->waits >= 0)
-	{
-		lock = locks_of_waiter(copy, session->waits);
-		mode = copy->waiters[session->waits].mode;
-		row = copy->waits[session->waits].has_row ? &copy->waits[session->waits].row : NULL;
-	}
-	else
-	{
-		lock = locks_held(copy, number, &mode);
-		row = NULL;
-	}
 	if (lock < 0)
 	{
 		memset(nulls, true, 6 * sizeof(bool));
 		return;
 	}
-	if (row == NULL)
-		row = locks_row(copy, lock);
+	if (waits)
+		mode = copy->waiters[session->waits].mode;
 	values[0] = CStringGetTextDatum(GetLockNameFromTagType(copy->tags[lock].locktag_type));
 	values[1] = CStringGetTextDatum(GetLockmodeName(copy->tags[lock].locktag_lockmethodid, mode));
-	put_tag(row ? row : &copy->tags[lock], &values[2], &nulls[2]);
+	put_tag(waits ? &copy->waits[session->waits].wants : locks_wanted(copy, lock), &values[2], &nulls[2]);
 }
 
 static void
@@ -225,7 +213,7 @@ airflow_bp_lock_waits(PG_FUNCTION_ARGS)
 {
 	LocksCopy  *copy;
 
-	InitMaterializedSRF(fcinfo, 0);
+	show_begin(fcinfo);
 	copy = locks_copy(MyDatabaseId);
 	for (int i = 0; i < copy->graph.nnodes; i++)
 		put_wait(fcinfo, copy, i);
@@ -254,7 +242,7 @@ put_session(FunctionCallInfo fcinfo, const PgBackendStatus *entry)
 Datum
 airflow_bp_sessions(PG_FUNCTION_ARGS)
 {
-	InitMaterializedSRF(fcinfo, 0);
+	show_begin(fcinfo);
 	pgstat_clear_backend_activity_snapshot();
 	for (int i = 1; i <= pgstat_fetch_stat_numbackends(); i++)
 	{
@@ -396,20 +384,12 @@ Datum
 airflow_bp_end_session(PG_FUNCTION_ARGS)
 {
 	int			pid = PG_GETARG_INT32(0);
-	bool		same = false;
+	const PgBackendStatus *entry = locks_activity(pid);
+	bool		same = entry != NULL && entry->st_backendType == B_BACKEND &&
+		entry->st_databaseid == MyDatabaseId && entry->st_proc_start_timestamp == PG_GETARG_TIMESTAMPTZ(1) &&
+		entry->st_xact_start_timestamp == PG_GETARG_TIMESTAMPTZ(2) && locks_is_idle(entry->st_state);
 	LocalTransactionId xact;
 
-	pgstat_clear_backend_activity_snapshot();
-	for (int i = 1; i <= pgstat_fetch_stat_numbackends(); i++)
-	{
-		const PgBackendStatus *entry = &pgstat_get_local_beentry_by_index(i)->backendStatus;
-
-		if (entry->st_procpid == pid && entry->st_backendType == B_BACKEND &&
-			entry->st_databaseid == MyDatabaseId &&
-			entry->st_proc_start_timestamp == PG_GETARG_TIMESTAMPTZ(1) &&
-			entry->st_xact_start_timestamp == PG_GETARG_TIMESTAMPTZ(2))
-			same = locks_is_idle(entry->st_state);
-	}
 	pgstat_clear_backend_activity_snapshot();
 	if (!same || pid == MyProcPid || locks_critical_holder(MyDatabaseId, &xact) == pid)
 		PG_RETURN_BOOL(false);
@@ -426,7 +406,7 @@ airflow_bp_sampler_memory(PG_FUNCTION_ARGS)
 	Datum		values[9] = {0};
 	bool		nulls[9] = {0};
 
-	InitMaterializedSRF(fcinfo, 0);
+	show_begin(fcinfo);
 	if (shmem == NULL)
 		return (Datum) 0;
 	state = locks_sampler_state();
@@ -475,7 +455,7 @@ airflow_bp_sampler_ticks(PG_FUNCTION_ARGS)
 	uint64		upto;
 	int			n;
 
-	InitMaterializedSRF(fcinfo, 0);
+	show_begin(fcinfo);
 	if ((db = shmem_db(false)) == NULL)
 		return (Datum) 0;
 	ticks = palloc(MAX_TICKS * sizeof(LockTick));
@@ -493,15 +473,6 @@ airflow_bp_sampler_ticks_done(PG_FUNCTION_ARGS)
 	if (db != NULL)
 		locks_ticks_done(db, PG_ARGISNULL(0) ? 0 : (uint64) PG_GETARG_INT64(0));
 	PG_RETURN_VOID();
-}
-
-static Datum
-interval_of(int64 us)
-{
-	Interval   *interval = palloc0(sizeof(Interval));
-
-	interval->time = us;
-	return IntervalPGetDatum(interval);
 }
 
 static void
@@ -530,7 +501,7 @@ put_episode(FunctionCallInfo fcinfo, const LockEpisode *episode)
 	values[5] = Int64GetDatum(sums.samples);
 	values[6] = Float8GetDatum(sums.waiter_us / 1e6);
 	values[7] = Float8GetDatum(sums.idle_us / 1e6);
-	values[8] = interval_of(sums.longest_us);
+	values[8] = show_interval(sums.longest_us);
 	values[9] = Int32GetDatum(sums.most_waiters);
 	values[10] = CStringGetTextDatum(GetLockNameFromTagType(episode->lock_type));
 	values[11] = CStringGetTextDatum(GetLockmodeName(DEFAULT_LOCKMETHOD, Max(episode->mode, NoLock)));
@@ -558,7 +529,7 @@ airflow_bp_lock_episodes_open(PG_FUNCTION_ARGS)
 	LockEpisode *episodes;
 	int			n;
 
-	InitMaterializedSRF(fcinfo, 0);
+	show_begin(fcinfo);
 	if ((db = shmem_db(false)) == NULL)
 		return (Datum) 0;
 	episodes = palloc((MAX_EPISODES + MAX_DATABASES) * sizeof(LockEpisode));
@@ -605,7 +576,7 @@ airflow_bp_lock_cycles(PG_FUNCTION_ARGS)
 	DbState    *db;
 	int			n;
 
-	InitMaterializedSRF(fcinfo, 0);
+	show_begin(fcinfo);
 	if ((db = shmem_db(false)) == NULL)
 		return (Datum) 0;
 	n = locks_cycles(db, cycles);

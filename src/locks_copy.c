@@ -73,12 +73,11 @@ copy_holders(LocksCopy *copy, LOCK *lock, ContendedLock *to)
 
 /* Who waits for a transaction has locked the tuple that it wants from it. */
 static void
-find_row(PGPROC *proc, LockWait *wait)
+find_wanted(PGPROC *proc, LockWait *wait)
 {
 	const LOCKTAG *waits_for = &proc->waitLock->tag;
 
-	wait->has_row = waits_for->locktag_type == LOCKTAG_TUPLE;
-	wait->row = *waits_for;
+	wait->wants = *waits_for;
 	if (waits_for->locktag_type != LOCKTAG_TRANSACTION)
 		return;
 	for (int i = 0; i < NUM_LOCK_PARTITIONS; i++)
@@ -87,8 +86,7 @@ find_row(PGPROC *proc, LockWait *wait)
 		{
 			if (held->tag.myLock->tag.locktag_type != LOCKTAG_TUPLE || held->holdMask == 0)
 				continue;
-			wait->has_row = true;
-			wait->row = held->tag.myLock->tag;
+			wait->wants = held->tag.myLock->tag;
 			return;
 		}
 	}
@@ -105,23 +103,12 @@ copy_waiters(LocksCopy *copy, LOCK *lock, ContendedLock *to)
 
 		copy->waiters[place] = (LockWaiter) {node, proc->waitLockMode};
 		copy->waits[place].since = pg_atomic_read_u64(&proc->waitStart);
-		find_row(proc, &copy->waits[place]);
+		copy->copied[proc - ProcGlobal->allProcs] = true;
+		find_wanted(proc, &copy->waits[place]);
 		if (copy->sessions[node].waits < 0)
 			copy->sessions[node].waits = place;
 	}
 	to->nwaiters = copy->nwaiters - to->waiter;
-}
-
-/* Is this the first of its queue in the database? */
-static bool
-is_first(PGPROC *proc, Oid db)
-{
-	for (PGPROC *other = NULL; (other = lock_next_waiter(proc->waitLock, other)) != NULL;)
-	{
-		if (other->databaseId == db)
-			return other == proc;
-	}
-	return false;
 }
 
 /* The caller holds all partitions.  False when there is no room for the holders. */
@@ -133,7 +120,7 @@ copy_contended(LocksCopy *copy, Oid db)
 		PGPROC	   *proc = &ProcGlobal->allProcs[i];
 		ContendedLock *to = &copy->locks[copy->graph.nlocks];
 
-		if (proc->databaseId != db || proc->waitLock == NULL || !is_first(proc, db))
+		if (proc->databaseId != db || proc->waitLock == NULL || copy->copied[i])
 			continue;
 		copy->tags[copy->graph.nlocks++] = proc->waitLock->tag;
 		copy_waiters(copy, proc->waitLock, to);
@@ -150,6 +137,7 @@ copy_once(LocksCopy *copy, Oid db)
 
 	copy->graph.nlocks = copy->graph.nnodes = copy->nholders = copy->nwaiters = 0;
 	memset(copy->node_of, -1, count_procs() * sizeof(int));
+	memset(copy->copied, false, count_procs() * sizeof(bool));
 	for (int i = 0; i < NUM_LOCK_PARTITIONS; i++)
 		LWLockAcquire(LockHashPartitionLockByIndex(i), LW_SHARED);
 	copy->at = GetCurrentTimestamp();
@@ -171,6 +159,7 @@ copy_room(void)
 	copy->tags = palloc(procs * sizeof(LOCKTAG));
 	copy->sessions = palloc(procs * sizeof(LockSession));
 	copy->node_of = palloc(procs * sizeof(int));
+	copy->copied = palloc(procs * sizeof(bool));
 	copy->holders_room = 4 * procs;
 	copy->holders = palloc(copy->holders_room * sizeof(LockHolder));
 	return copy;
@@ -201,6 +190,21 @@ locks_client(const PgBackendStatus *entry)
 						   NULL, 0, NI_NUMERICHOST | NI_NUMERICSERV) != 0)
 		return NULL;
 	return pstrdup(host);
+}
+
+/* What a process does, read anew; NULL: there is none.  The caller clears the snapshot that it is in. */
+const PgBackendStatus *
+locks_activity(int pid)
+{
+	pgstat_clear_backend_activity_snapshot();
+	for (int i = 1; i <= pgstat_fetch_stat_numbackends(); i++)
+	{
+		const PgBackendStatus *entry = &pgstat_get_local_beentry_by_index(i)->backendStatus;
+
+		if (entry->st_procpid == pid)
+			return entry;
+	}
+	return NULL;
 }
 
 static bool
@@ -305,18 +309,18 @@ locks_copy(Oid db)
 	return copy;
 }
 
-/* Tuple that those who wait for a lock want; NULL: not known. */
+/* A tuple that somebody who waits for a lock wants, else the lock. */
 const LOCKTAG *
-locks_row(const LocksCopy *copy, int lock)
+locks_wanted(const LocksCopy *copy, int lock)
 {
 	const ContendedLock *of = &copy->locks[lock];
 
 	for (int i = of->waiter; i < of->waiter + of->nwaiters; i++)
 	{
-		if (copy->waits[i].has_row)
-			return &copy->waits[i].row;
+		if (copy->waits[i].wants.locktag_type == LOCKTAG_TUPLE)
+			return &copy->waits[i].wants;
 	}
-	return NULL;
+	return &copy->tags[lock];
 }
 
 /* Lock that the waiter at a place waits for.  Waiters lie by lock, in the order of the locks. */

@@ -39,8 +39,7 @@ typedef struct LockSession
 typedef struct LockWait
 {
 	TimestampTz since;			/* 0: just now */
-	bool		has_row;
-	LOCKTAG		row;			/* tuple that it waits for, or has locked to wait for a transaction */
+	LOCKTAG		wants;			/* tuple locked to wait for a transaction, else that lock */
 } LockWait;
 
 typedef struct LocksCopy
@@ -58,14 +57,16 @@ typedef struct LocksCopy
 	int			holders_room;
 	bool		cut;			/* more holders than there was room for */
 	int		   *node_of;		/* by process */
+	bool	   *copied;			/* by process: its queue is in the copy */
 } LocksCopy;
 
 extern bool locks_anybody_waits(Oid db);
 extern LocksCopy *locks_copy(Oid db);
-extern const LOCKTAG *locks_row(const LocksCopy *copy, int lock);
+extern const LOCKTAG *locks_wanted(const LocksCopy *copy, int lock);
 extern int	locks_of_waiter(const LocksCopy *copy, int place);
 extern int	locks_held(const LocksCopy *copy, int node, LOCKMODE *mode);
 extern pid_t locks_critical_holder(Oid db, LocalTransactionId *lxid);
+extern const PgBackendStatus *locks_activity(int pid);
 extern char *locks_client(const PgBackendStatus *entry);
 extern LockClass locks_classify(const PgBackendStatus *entry, const char *statement);
 extern bool locks_is_idle(BackendState state);

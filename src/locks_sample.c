@@ -41,6 +41,7 @@ typedef struct Locks
 	uint64		head;			/* ticks ever made */
 	int64		last_id;
 	int			open[MAX_DATABASES];	/* episodes */
+	EpisodeRate rates[MAX_DATABASES];
 	LockTick	ticks[MAX_TICKS];
 	LockEpisode episodes[MAX_EPISODES + MAX_DATABASES];
 	LockCycle	cycles[MAX_CYCLES];
@@ -73,21 +74,19 @@ typedef struct WaitGroup
 	int			waiters;
 	int64		longest;
 	int			node;			/* one that waits */
-	int			lock;
 } WaitGroup;
 
+/* What a node that waits waits for. */
 static const LOCKTAG *
-tag_of(const LocksCopy *copy, int lock)
+wanted(const LocksCopy *copy, int node)
 {
-	const LOCKTAG *row = locks_row(copy, lock);
-
-	return row != NULL ? row : &copy->tags[lock];
+	return &copy->waits[copy->sessions[node].waits].wants;
 }
 
 static uint64
-group_key(const LocksCopy *copy, const uint64 *prints, int node, int lock)
+group_key(const LocksCopy *copy, const uint64 *prints, int node)
 {
-	LOCKTAG		tag = *tag_of(copy, lock);
+	LOCKTAG		tag = *wanted(copy, node);
 
 	/* its number says nothing, and is new each time */
 	if (tag.locktag_type == LOCKTAG_TRANSACTION || tag.locktag_type == LOCKTAG_VIRTUALTRANSACTION)
@@ -126,8 +125,7 @@ make_groups(const LocksCopy *copy, WaitGroup *groups)
 		if (place < 0)
 			continue;
 		group.longest = waited(copy, place);
-		group.lock = locks_of_waiter(copy, place);
-		group.key = group_key(copy, prints, node, group.lock);
+		group.key = group_key(copy, prints, node);
 		while (i < n && groups[i].key != group.key)
 			i++;
 		if (i == n)
@@ -167,7 +165,7 @@ new_episode(int slot, Oid db, uint64 key, TimestampTz now)
 		if (!OidIsValid(locks->episodes[i].db))
 			place = &locks->episodes[i];
 	}
-	if (place == NULL)
+	if (place == NULL || !episode_may_begin(&locks->rates[slot], MAX_EPISODES, now))
 	{
 		locks->sampler.crowded++;
 		if (OidIsValid(rest->db))
@@ -226,8 +224,8 @@ describe(LockEpisode *episode, const LocksCopy *copy, const WaitGroup *group)
 	const LockSession *blocked = &copy->sessions[group->node];
 	const LockSession *blocker = &copy->sessions[copy->graph.nodes[group->node].root];
 
-	episode->tag = *tag_of(copy, group->lock);
-	episode->lock_type = copy->tags[group->lock].locktag_type;
+	episode->tag = *wanted(copy, group->node);
+	episode->lock_type = copy->tags[locks_of_waiter(copy, blocked->waits)].locktag_type;
 	episode->mode = copy->waiters[blocked->waits].mode;
 	episode->blocker_class = class_of(blocker);
 	episode->blocked_class = class_of(blocked);
@@ -283,7 +281,7 @@ keep_cycle(Oid db, const LocksCopy *copy, int root)
 		cycle->edges[cycle->nedges].pid = session->pid;
 		cycle->edges[cycle->nedges].blocked_by = copy->sessions[edge->to].pid;
 		cycle->edges[cycle->nedges].class = class_of(session);
-		cycle->edges[cycle->nedges].tag = *tag_of(copy, edge->lock);
+		cycle->edges[cycle->nedges].tag = *wanted(copy, edge->from);
 		locks_shape(session->known ? session->statement : "", &cycle->edges[cycle->nedges].statement);
 		cycle->nedges++;
 	}
@@ -329,21 +327,19 @@ end_episodes(int slot, Oid db, TimestampTz began)
 static void
 look_at_critical(LockTick *tick)
 {
+	const PgBackendStatus *holder;
+	char	   *client;
+
 	tick->critical_age = -1;
 	tick->critical_pid = locks_critical_holder(tick->db, &tick->critical_xact);
 	if (tick->critical_pid == 0)
 		return;
-	pgstat_clear_backend_activity_snapshot();
-	for (int i = 1; i <= pgstat_fetch_stat_numbackends(); i++)
+	holder = locks_activity(tick->critical_pid);
+	if (holder != NULL && holder->st_xact_start_timestamp != 0)
 	{
-		const PgBackendStatus *entry = &pgstat_get_local_beentry_by_index(i)->backendStatus;
-		char	   *client;
-
-		if (entry->st_procpid != tick->critical_pid || entry->st_xact_start_timestamp == 0)
-			continue;
-		client = locks_client(entry);
+		client = locks_client(holder);
 		strlcpy(tick->critical_client, client ? client : "", CLIENT_BYTES);
-		tick->critical_age = Max(tick->began - entry->st_xact_start_timestamp, 0);
+		tick->critical_age = Max(tick->began - holder->st_xact_start_timestamp, 0);
 	}
 	pgstat_clear_backend_activity_snapshot();
 }
@@ -436,7 +432,9 @@ keep_error(LockTick *tick, const ErrorData *error)
 		keep_tick(tick);
 	sampler->errors++;
 	if (strncmp(sampler->error, error->message, NOTE_BYTES - 1) != 0)
-		ereport(LOG, (errmsg("airflow_bp: a look of the sampler failed: %s", error->message)));
+		ereport(LOG,
+				(errcode(error->sqlerrcode),
+				 errmsg("airflow_bp: a look of the sampler failed: %s", error->message)));
 	strlcpy(sampler->error, error->message, NOTE_BYTES);
 }
 
@@ -485,7 +483,8 @@ locks_look_in_turn(void)
 	TimestampTz now = GetCurrentTimestamp();
 
 	if (locks->sampler.pid == 0 && guc_lock_sample_period > 0 && !RecoveryInProgress() &&
-		now - locks->sampler.last >= guc_lock_sample_period * INT64CONST(1000) / 2)
+		(now < locks->sampler.last ||
+		 now - locks->sampler.last >= guc_lock_sample_period * INT64CONST(1000) / 2))
 		locks_look(now);
 }
 
@@ -668,6 +667,8 @@ airflow_bp_sampler(Datum arg)
 	before_shmem_exit(sampler_exit, 0);
 	for (;;)
 	{
+		/* The clock may have been set back. */
+		planned = Min(planned, GetCurrentTimestamp() + locks->sampler.period);
 		if (sampler_wait(planned))
 		{
 			locks_look(planned);

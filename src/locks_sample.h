@@ -15,7 +15,7 @@
 #include "locks_state.h"
 #include "shmem.h"
 
-#define MAX_EPISODES 400		/* at a time, and one for the rest of each database */
+#define MAX_EPISODES 400		/* at a time, and that begin in a minute; one more for the rest */
 #define MAX_TICKS 1024			/* not written yet */
 #define MAX_CYCLES 8
 #define CYCLE_EDGES 8

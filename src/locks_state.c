@@ -3,9 +3,11 @@
  */
 #include "locks_state.h"
 
+#define MINUTE INT64_C(60000000)
+
 /* An episode that goes on is written after a second, and then at times that double up to a minute. */
 #define WRITE_FIRST INT64_C(1000000)
-#define WRITE_LONGEST INT64_C(60000000)
+#define WRITE_LONGEST MINUTE
 
 #define least(a, b) ((a) < (b) ? (a) : (b))
 #define most(a, b) ((a) > (b) ? (a) : (b))
@@ -66,6 +68,18 @@ episode_since(const EpisodeSums *now, const EpisodeSums *then)
 		.longest_us = now->longest_us,
 		.most_waiters = now->most_waiters
 	};
+}
+
+/* At most so many in a minute of the clock, or waits that are new at each look would fill the disk. */
+bool
+episode_may_begin(EpisodeRate *rate, int most, int64_t now)
+{
+	if (rate->minute != now / MINUTE)
+		*rate = (EpisodeRate) {.minute = now / MINUTE};
+	if (rate->begun >= most)
+		return false;
+	rate->begun++;
+	return true;
 }
 
 /* Is a piece of it to be written?  written: when that was done last; 0: never. */

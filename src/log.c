@@ -87,7 +87,7 @@ ring_take(DbState *db, Decision *out, int most)
 		if (decision.db == db->db)
 		{
 			/* those of triggers that were there before belong to nobody */
-			if (decision.at >= db->enabled_at)
+			if (decision.at >= db->log_from)
 				out[n++] = decision;
 		}
 		else if (shmem_db_has_worker(decision.db))

@@ -221,7 +221,7 @@ static ParkDag *
 dag_enter(DbState *db, Key key)
 {
 	bool		found;
-	ParkDag    *dag = hash_search(dags, &key, HASH_ENTER_NULL, &found);
+	ParkDag    *dag = shmem_enter(dags, max_dags(), &key, &found);
 
 	if (dag != NULL && !found)
 	{
@@ -238,7 +238,7 @@ run_enter(DbState *db, Key key, Key dag_key)
 {
 	bool		found;
 	ParkDag    *dag = dag_enter(db, dag_key);
-	ParkRun    *run = dag == NULL ? NULL : hash_search(runs, &key, HASH_ENTER_NULL, &found);
+	ParkRun    *run = dag == NULL ? NULL : shmem_enter(runs, guc_max_runs, &key, &found);
 
 	if (run != NULL && !found)
 	{
@@ -800,6 +800,17 @@ park_sighted(DbState *db)
 	LWLockAcquire(shmem->park_lock, LW_EXCLUSIVE);
 	park_db(db)->blind = false;
 	park_db(db)->all = next_mark();
+	LWLockRelease(shmem->park_lock);
+}
+
+/* The clock was set back: no time to look again is known. */
+void
+park_set_back(DbState *db)
+{
+	LWLockAcquire(shmem->park_lock, LW_EXCLUSIVE);
+	park_db(db)->all = next_mark();
+	park_db(db)->versions_at = 0;
+	park_db(db)->sweep_at = 0;
 	LWLockRelease(shmem->park_lock);
 }
 

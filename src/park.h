@@ -78,6 +78,7 @@ extern int	park_copy_dags(DbState *db, ParkJob *jobs, int room);
 extern void park_forget(DbState *db, const ParkJob *job);
 extern void park_version(DbState *db, const ParkJob *dag, int64 stamp);
 extern void park_sighted(DbState *db);
+extern void park_set_back(DbState *db);
 extern void park_sweep_dags(DbState *db);
 extern void park_forget_db(DbState *db);
 extern int	park_copy_parked(DbState *db, ParkRun *out, int room);

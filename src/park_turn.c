@@ -16,6 +16,7 @@
 
 #include "guc.h"
 #include "park.h"
+#include "show.h"
 #include "spi.h"
 
 #define SETTLE_BATCH 256
@@ -148,12 +149,11 @@ park_turn(DbState *db, const char *airflow_schema)
 Datum
 airflow_bp_park_entries(PG_FUNCTION_ARGS)
 {
-	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
 	DbState    *db;
 	ParkRun    *parked;
 	int			n;
 
-	InitMaterializedSRF(fcinfo, 0);
+	show_begin(fcinfo);
 	if ((db = shmem_db(false)) == NULL)
 		return (Datum) 0;
 	parked = MemoryContextAllocHuge(CurrentMemoryContext, (Size) guc_max_runs * sizeof(ParkRun));
@@ -168,7 +168,7 @@ airflow_bp_park_entries(PG_FUNCTION_ARGS)
 		};
 		bool		nulls[lengthof(values)] = {false};
 
-		tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values, nulls);
+		show_row(fcinfo, values, nulls);
 	}
 	return (Datum) 0;
 }

@@ -392,6 +392,7 @@ policy_compile(DbState *db)
 		/* triggers made anew: what went on before was not counted */
 		db->enabled_at = enabled_at;
 		db->since = GetCurrentTimestamp();
+		db->log_from = Min(enabled_at, db->since);
 		held_clear(db);
 	}
 	apply_tenants(db, &tenants);

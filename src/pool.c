@@ -12,6 +12,7 @@
 #include "utils/guc.h"
 #include "utils/rel.h"
 
+#include "shmem.h"
 #include "spi.h"
 
 PG_FUNCTION_INFO_V1(airflow_bp_write_as_owner);
@@ -40,9 +41,15 @@ execute_as(Oid user, const char *statement)
 Datum
 airflow_bp_write_as_owner(PG_FUNCTION_ARGS)
 {
-	Relation	relation = relation_open(PG_GETARG_OID(0), RowExclusiveLock);
-	uint64		written = execute_as(relation->rd_rel->relowner, text_to_cstring(PG_GETARG_TEXT_PP(1)));
+	Relation	relation = try_relation_open(PG_GETARG_OID(0), RowExclusiveLock);
+	uint64		written;
 
+	if (relation == NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_BP_NAME),
+				 errmsg("there is no relation with OID %u", PG_GETARG_OID(0)),
+				 errhint("It may have been dropped just now; try again.")));
+	written = execute_as(relation->rd_rel->relowner, text_to_cstring(PG_GETARG_TEXT_PP(1)));
 	relation_close(relation, NoLock);
 	PG_RETURN_INT64((int64) written);
 }

@@ -5,7 +5,7 @@
 
 CREATE FUNCTION airflow_bp.inflate(compressed bytea) RETURNS text
 LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'serialized_inflate';
-COMMENT ON FUNCTION airflow_bp.inflate(bytea) IS 'Text that was compressed with zlib, as in serialized_dag.data_compressed.';
+COMMENT ON FUNCTION airflow_bp.inflate(bytea) IS 'Text that was compressed with zlib, as in serialized_dag.data_compressed. BP008 when it is damaged.';
 
 CREATE FUNCTION airflow_bp.retry_delay(dag_id text, task_id text, logical_date timestamptz, try_number int,
 	delay float8, multiplier float8, max_delay float8) RETURNS interval
@@ -258,17 +258,22 @@ COMMENT ON FUNCTION airflow_bp.waiting_summary() IS
 'The tasks of waiting() by reason, most first: how many, how many slots they need, how long the oldest waits, and which one that is.';
 
 -- What one scope counts: tasks by state, slots, the instant since when the oldest is able to start, and transitions per minute
--- as {arrivals, starts, finishes}, of the deployment {..., admissions, entries into queued}, over 1, 5 and 15 minutes.
+-- as {arrivals, starts, finishes}, over 1, 5 and 15 minutes.
 CREATE TYPE airflow_bp.queue_count AS (
 	scope_name text, "none" bigint, scheduled bigint, queued bigint, running bigint, deferred bigint, up_for_retry bigint,
 	up_for_reschedule bigint, slots_executing bigint, slots_charged bigint, slots_deferred bigint, held bigint,
 	slots_held bigint, oldest timestamptz, rates_1 float8[], rates_5 float8[], rates_15 float8[]);
-COMMENT ON TYPE airflow_bp.queue_count IS 'What queue_counts() counts of one name: tasks by state, slots, the instant since when the oldest is able to start, and transitions per minute {arrivals, starts, finishes}, of the deployment {arrivals, starts, finishes, admissions, entries into queued}, over 1, 5 and 15 minutes.';
+COMMENT ON TYPE airflow_bp.queue_count IS 'What queue_counts() counts of one name: tasks by state, slots, the instant since when the oldest is able to start, and transitions per minute {arrivals, starts, finishes}, over 1, 5 and 15 minutes.';
 
 CREATE FUNCTION airflow_bp.queue_from_memory(scope text, blocked_dags text[]) RETURNS SETOF airflow_bp.queue_count
 LANGUAGE c STABLE STRICT AS 'MODULE_PATHNAME', 'queue_from_memory';
 COMMENT ON FUNCTION airflow_bp.queue_from_memory(text, text[]) IS
 'Counts of a scope from shared memory; no rows when the counters there cannot answer. Tasks of blocked DAGs are not able to start.';
+
+CREATE FUNCTION airflow_bp.entry_rates(OUT admissions_per_min float8, OUT queued_per_min float8)
+LANGUAGE c STABLE AS 'MODULE_PATHNAME', 'entry_rates';
+COMMENT ON FUNCTION airflow_bp.entry_rates() IS
+'Tasks that entered scheduled and queued, per minute, in the last minute or two, from shared memory; NULL when the counters there cannot answer.';
 
 CREATE FUNCTION airflow_bp.queue_from_tables(scope text, blocked_dags text[]) RETURNS SETOF airflow_bp.queue_count
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp

@@ -8,7 +8,6 @@
 
 #include "catalog/pg_type_d.h"
 #include "common/hashfn.h"
-#include "funcapi.h"
 #include "mb/pg_wchar.h"
 #include "port/pg_bitutils.h"
 #include "utils/array.h"
@@ -16,12 +15,14 @@
 #include "utils/timestamp.h"
 
 #include "held.h"
+#include "show.h"
 
 #define NUM_WINDOWS 3
 #define MAX_UNCUT (NAME_BYTES - MAX_MULTIBYTE_CHAR_LEN)
 #define LEAST_ELAPSED USECS_PER_SEC
 
 PG_FUNCTION_INFO_V1(queue_from_memory);
+PG_FUNCTION_INFO_V1(entry_rates);
 
 static const int window_minutes[NUM_WINDOWS] = {1, 5, 15};
 
@@ -41,7 +42,7 @@ typedef struct Tally
 	const void *key;
 	char		name[NAME_BYTES];
 	Counts		counts;
-	uint64		moves[NUM_WINDOWS][NUM_RATES];
+	uint64		moves[NUM_WINDOWS][NUM_CLASS_RATES];
 	int64		held;
 	int64		held_slots;
 	TimestampTz oldest;			/* 0: nobody is able to start */
@@ -150,12 +151,12 @@ add_oldest(Tallies *all, Tally *tally, const ClassEntry *class, TimestampTz sinc
 
 /* Transitions in the present minute and in whole minutes before it. */
 static void
-add_moves(Tally *tally, RateKind kind, int kinds, const uint32 *n, uint32 age)
+add_moves(Tally *tally, const uint32 *n, uint32 age)
 {
 	for (int w = 0; w < NUM_WINDOWS; w++)
 	{
-		for (int r = 0; r < kinds && age <= window_minutes[w]; r++)
-			tally->moves[w][kind + r] += n[r];
+		for (int r = 0; r < NUM_CLASS_RATES && age <= window_minutes[w]; r++)
+			tally->moves[w][r] += n[r];
 	}
 }
 
@@ -176,7 +177,7 @@ add_class(ClassEntry *class, void *arg)
 		tally->counts.slots[i] += class->live.slots[i];
 	}
 	for (int i = 0; i < RATE_MINUTES; i++)
-		add_moves(tally, 0, NUM_CLASS_RATES, class->rates[i].n, minute - class->rates[i].minute);
+		add_moves(tally, class->rates[i].n, minute - class->rates[i].minute);
 	add_oldest(all, tally, class, oldest == AGE_NONE ? 0 : oldest);
 }
 
@@ -196,45 +197,45 @@ add_held(HeldEntry *entry, void *arg)
 }
 
 static void
-add_entered(const Tallies *all, Tally *tally)
-{
-	uint32		minute = (uint32) (all->now / USECS_PER_MINUTE);
-
-	for (int i = 0; i < RATE_MINUTES; i++)
-		add_moves(tally, RATE_ADMITTED, NUM_RATES - NUM_CLASS_RATES, all->db->entered[i].n,
-				  minute - all->db->entered[i].minute);
-}
-
-static void
 sum_memory(Tallies *all)
 {
 	LWLockAcquire(shmem->lock, LW_SHARED);
 	all->usable = all->db->ready;
 	if (all->usable)
 	{
-		if (all->scope >= SCOPE_STATE)
-			add_entered(all, tally_of(all, NULL));
 		account_each_class(all->db, add_class, all);
 		held_each(all->db, add_held, all);
 	}
 	LWLockRelease(shmem->lock);
 }
 
-/* Rates per minute over a window, or over the time that they have been counted. */
+/* Time for which a window of so many minutes has been counted; 0: too short to tell a rate. */
+static int64
+window_elapsed(const DbState *db, TimestampTz now, int minutes)
+{
+	int64		elapsed = Min(minutes * USECS_PER_MINUTE + now % USECS_PER_MINUTE, now - db->counted_since);
+
+	return elapsed < LEAST_ELAPSED ? 0 : elapsed;
+}
+
+static double
+per_minute(uint64 moves, int64 elapsed)
+{
+	return moves * (double) USECS_PER_MINUTE / elapsed;
+}
+
 static Datum
 rates_datum(const Tallies *all, const Tally *tally, int window, bool *isnull)
 {
-	int64		elapsed = window_minutes[window] * USECS_PER_MINUTE + all->now % USECS_PER_MINUTE;
-	int			n = all->scope == SCOPE_DEPLOYMENT ? NUM_RATES : NUM_CLASS_RATES;
-	Datum		rates[NUM_RATES];
+	int64		elapsed = window_elapsed(all->db, all->now, window_minutes[window]);
+	Datum		rates[NUM_CLASS_RATES];
 
-	elapsed = Min(elapsed, all->now - all->db->counted_since);
-	*isnull = all->scope == SCOPE_STATE || elapsed < LEAST_ELAPSED;
+	*isnull = all->scope == SCOPE_STATE || elapsed == 0;
 	if (*isnull)
 		return (Datum) 0;
-	for (int i = 0; i < n; i++)
-		rates[i] = Float8GetDatum(tally->moves[window][i] * (double) USECS_PER_MINUTE / elapsed);
-	return PointerGetDatum(construct_array(rates, n, FLOAT8OID, sizeof(float8),
+	for (int i = 0; i < NUM_CLASS_RATES; i++)
+		rates[i] = Float8GetDatum(per_minute(tally->moves[window][i], elapsed));
+	return PointerGetDatum(construct_array(rates, NUM_CLASS_RATES, FLOAT8OID, sizeof(float8),
 										   FLOAT8PASSBYVAL, TYPALIGN_DOUBLE));
 }
 
@@ -242,7 +243,6 @@ rates_datum(const Tallies *all, const Tally *tally, int window, bool *isnull)
 static void
 put_tally(FunctionCallInfo fcinfo, const Tallies *all, const Tally *tally)
 {
-	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
 	const int32 *tasks = tally->counts.tasks;
 	const int64 *slots = tally->counts.slots;
 	Datum		values[17] = {0};
@@ -266,7 +266,7 @@ put_tally(FunctionCallInfo fcinfo, const Tallies *all, const Tally *tally)
 	nulls[13] = tally->oldest == 0;
 	for (int w = 0; w < NUM_WINDOWS; w++)
 		values[14 + w] = rates_datum(all, tally, w, &nulls[14 + w]);
-	tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values, nulls);
+	show_row(fcinfo, values, nulls);
 }
 
 /* The whole, split by state.  Ages and transitions are not kept by state. */
@@ -298,17 +298,23 @@ tally_idle(const Tally *tally)
 	return sum == 0;
 }
 
+/* Where the column dag_id is missing all are NULL. */
 static Str *
 blocked_dags(ArrayType *array, int *n)
 {
 	Datum	   *elements;
 	bool	   *nulls;
+	int			nelements;
 	Str		   *strs;
 
-	deconstruct_array(array, TEXTOID, -1, false, TYPALIGN_INT, &elements, &nulls, n);
-	strs = palloc(*n * sizeof(Str) + 1);
-	for (int i = 0; i < *n; i++)
-		strs[i] = (Str) {VARDATA_ANY(elements[i]), VARSIZE_ANY_EXHDR(elements[i])};
+	deconstruct_array(array, TEXTOID, -1, false, TYPALIGN_INT, &elements, &nulls, &nelements);
+	strs = palloc(nelements * sizeof(Str) + 1);
+	*n = 0;
+	for (int i = 0; i < nelements; i++)
+	{
+		if (!nulls[i])
+			strs[(*n)++] = (Str) {VARDATA_ANY(elements[i]), VARSIZE_ANY_EXHDR(elements[i])};
+	}
 	qsort(strs, *n, sizeof(Str), str_compare);
 	return strs;
 }
@@ -325,7 +331,7 @@ queue_from_memory(PG_FUNCTION_ARGS)
 		.mask = pg_nextpower2_32(2 * room) - 1,
 	};
 
-	InitMaterializedSRF(fcinfo, 0);
+	show_begin(fcinfo);
 	if (all.db == NULL || all.scope == NUM_SCOPES)
 		return (Datum) 0;
 	all.blocked = blocked_dags(PG_GETARG_ARRAYTYPE_P(1), &all.nblocked);
@@ -341,4 +347,39 @@ queue_from_memory(PG_FUNCTION_ARGS)
 			put_tally(fcinfo, &all, &all.tally[i]);
 	}
 	return (Datum) 0;
+}
+
+/* entry_rates(out admissions_per_min float8, out queued_per_min float8) */
+Datum
+entry_rates(PG_FUNCTION_ARGS)
+{
+	DbState    *db = shmem_db(false);
+	TimestampTz now = GetCurrentTimestamp();
+	uint64		entered[lengthof(db->entered[0].n)] = {0};
+	int64		elapsed = 0;
+	Datum		values[lengthof(entered)] = {0};
+	bool		nulls[lengthof(entered)] = {0};
+	TupleDesc	desc = show_one(fcinfo);
+
+	if (db != NULL)
+	{
+		LWLockAcquire(shmem->lock, LW_SHARED);
+		if (db->ready)
+			elapsed = window_elapsed(db, now, 1);
+		for (int i = 0; i < RATE_MINUTES; i++)
+		{
+			bool		counts = (uint32) (now / USECS_PER_MINUTE) - db->entered[i].minute <= 1;
+
+			for (int r = 0; r < lengthof(entered) && counts; r++)
+				entered[r] += db->entered[i].n[r];
+		}
+		LWLockRelease(shmem->lock);
+	}
+	for (int r = 0; r < lengthof(entered); r++)
+	{
+		nulls[r] = elapsed == 0;
+		if (elapsed > 0)
+			values[r] = Float8GetDatum(per_minute(entered[r], elapsed));
+	}
+	return HeapTupleGetDatum(heap_form_tuple(desc, values, nulls));
 }

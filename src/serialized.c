@@ -14,6 +14,8 @@
 #include "utils/builtins.h"
 #include "utils/timestamp.h"
 
+#include "shmem.h"
+
 #define INFLATE_STEP 65536
 #define MAX_TASK_RETRY_DELAY 86400
 
@@ -63,7 +65,7 @@ serialized_inflate(PG_FUNCTION_ARGS)
 	initStringInfo(&out);
 	if (inflateInit(&stream) != Z_OK || !inflate_all(&stream, &out))
 		ereport(ERROR,
-				(errcode(ERRCODE_DATA_CORRUPTED),
+				(errcode(ERRCODE_BP_STRUCTURE),
 				 errmsg("not a complete zlib stream"),
 				 errhint("Let the DAG processor parse the DAG again.")));
 	inflateEnd(&stream);

@@ -254,6 +254,20 @@ shmem_table(const char *name, long entries, Size entry_size)
 						 HASH_ELEM | HASH_FUNCTION | HASH_FIXED_SIZE);
 }
 
+/*
+ * Entry of a key, new if need be; NULL when the table is full.  Where a process
+ * attaches to a table (EXEC_BACKEND) it is not told that the size is fixed.
+ */
+void *
+shmem_enter(HTAB *table, long max, const void *key, bool *found)
+{
+	void	   *entry = hash_search(table, key, HASH_FIND, found);
+
+	if (entry != NULL || hash_get_num_entries(table) >= max)
+		return entry;
+	return hash_search(table, key, HASH_ENTER_NULL, found);
+}
+
 bool
 str_equal(Str a, Str b)
 {

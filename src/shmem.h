@@ -132,6 +132,7 @@ typedef struct DbState
 	int64		prepared_mark;	/* of the prepared transactions there are */
 	bool		enabled;		/* our triggers are there */
 	TimestampTz enabled_at;		/* when they were made */
+	TimestampTz log_from;		/* the same by the present clock, which may have been set back */
 	int			missing;		/* column of task_instance, from 1; 0: none */
 	bool		dropping;		/* DROP DATABASE has stopped the worker */
 	TimestampTz last_full;		/* last whole turn */
@@ -170,6 +171,7 @@ extern bool shmem_db_has_worker(Oid db);
 extern void shmem_wake_worker(DbState *db);
 extern Key	key_of(int kind, const Str *strs, int nstrs);
 extern HTAB *shmem_table(const char *name, long entries, Size entry_size);
+extern void *shmem_enter(HTAB *table, long max, const void *key, bool *found);
 extern bool str_equal(Str a, Str b);
 
 #define KEY_NAME 1

@@ -10,7 +10,6 @@
 
 #include "access/xact.h"
 #include "executor/spi.h"
-#include "funcapi.h"
 #include "utils/builtins.h"
 #include "utils/timestamp.h"
 
@@ -23,6 +22,7 @@
 #include "show.h"
 #include "spi.h"
 #include "tick.h"
+#include "version.h"
 
 PG_FUNCTION_INFO_V1(airflow_bp_held_entries);
 PG_FUNCTION_INFO_V1(airflow_bp_tenant_usage);
@@ -34,6 +34,26 @@ Datum
 airflow_bp_preloaded(PG_FUNCTION_ARGS)
 {
 	PG_RETURN_BOOL(shmem != NULL);
+}
+
+/* Rows follow, of the columns that the SQL objects of our version have. */
+void
+show_begin(FunctionCallInfo fcinfo)
+{
+	version_check();
+	InitMaterializedSRF(fcinfo, 0);
+}
+
+/* The same for a function that returns one row. */
+TupleDesc
+show_one(FunctionCallInfo fcinfo)
+{
+	TupleDesc	desc;
+
+	version_check();
+	if (get_call_result_type(fcinfo, NULL, &desc) != TYPEFUNC_COMPOSITE)
+		elog(ERROR, "return type must be a row type");
+	return BlessTupleDesc(desc);
 }
 
 void
@@ -51,19 +71,19 @@ show_text(const char *text, bool *isnull)
 	return text == NULL ? (Datum) 0 : CStringGetTextDatum(text);
 }
 
+Datum
+show_interval(int64 us)
+{
+	Interval   *interval = palloc0(sizeof(Interval));
+
+	interval->time = us;
+	return IntervalPGetDatum(interval);
+}
+
 static Datum
 name_datum(const NameEntry *name, bool *isnull)
 {
 	return show_text(name->len < 0 ? NULL : name->name, isnull);
-}
-
-static Datum
-interval_since(TimestampTz then, TimestampTz now)
-{
-	Interval   *interval = palloc0(sizeof(Interval));
-
-	interval->time = Max(now - then, 0);
-	return IntervalPGetDatum(interval);
 }
 
 /* Why it waits now, which may be another reason than at its last ask. */
@@ -111,7 +131,7 @@ airflow_bp_held_entries(PG_FUNCTION_ARGS)
 	int			room;
 	int			n;
 
-	InitMaterializedSRF(fcinfo, 0);
+	show_begin(fcinfo);
 	if ((db = shmem_db(false)) == NULL || db->held == 0)
 		return (Datum) 0;
 	room = db->held + 1024;
@@ -183,7 +203,7 @@ put_tenant(FunctionCallInfo fcinfo, const TenantShown *row)
 	values[6] = Int64GetDatum(row->held);
 	nulls[7] = row->oldest == 0;
 	if (!nulls[7])
-		values[7] = interval_since(row->oldest, GetCurrentTimestamp());
+		values[7] = show_interval(Max(GetCurrentTimestamp() - row->oldest, 0));
 	values[8] = Int64GetDatum(row->state.admitted_total);
 	values[9] = Int64GetDatum(row->state.held_total);
 	show_row(fcinfo, values, nulls);
@@ -196,7 +216,7 @@ airflow_bp_tenant_usage(PG_FUNCTION_ARGS)
 	TenantShown *rows;
 	int			n;
 
-	InitMaterializedSRF(fcinfo, 0);
+	show_begin(fcinfo);
 	if ((db = shmem_db(false)) == NULL)
 		return (Datum) 0;
 	rows = MemoryContextAllocHuge(CurrentMemoryContext,
@@ -231,8 +251,9 @@ airflow_bp_memory_state(PG_FUNCTION_ARGS)
 	bool		nulls[13] = {0};
 	DbState    *db;
 
+	/* no row of another version: status() has to say so */
 	InitMaterializedSRF(fcinfo, 0);
-	if ((db = shmem_db(false)) == NULL)
+	if (version_of_others() != NULL || (db = shmem_db(false)) == NULL)
 		return (Datum) 0;
 	values[0] = show_text(admit_mode_name(db->mode), &nulls[0]);
 	values[1] = BoolGetDatum(db->may_enforce);
@@ -282,7 +303,7 @@ airflow_bp_recount(PG_FUNCTION_ARGS)
 	RecountRow *found;
 	int			n;
 
-	InitMaterializedSRF(fcinfo, 0);
+	show_begin(fcinfo);
 	if (db == NULL || !db->enabled || RecoveryInProgress())
 		ereport(ERROR,
 				(errcode(ERRCODE_BP_UNAVAILABLE),

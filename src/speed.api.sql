@@ -37,7 +37,7 @@ DECLARE
 BEGIN
 	RETURN QUERY EXECUTE format($query$
 SELECT (SELECT count(*) FROM airflow_bp.job_heartbeats() j WHERE j.job_type = 'SchedulerJob' AND j.alive), runs, looks,
-	greatest($1, since[1]) - since[1], greatest($1, since[2]) - since[2], greatest($1, first) - first, never, m.rates_1[4], m.rates_1[5],
+	greatest($1, since[1]) - since[1], greatest($1, since[2]) - since[2], greatest($1, first) - first, never, m.admissions_per_min, m.queued_per_min,
 	runs / 20.0::float8
 FROM (
 	SELECT count(*) AS runs, count(*) FILTER (WHERE looked > $1 - interval '1 minute')::float8 AS looks,
@@ -48,7 +48,7 @@ FROM (
 		FROM %s r JOIN %s d ON d.dag_id = r.dag_id
 		WHERE r.state = 'running' AND r.run_after <= $1 AND NOT d.is_paused AND NOT d.is_stale
 	) r
-) r LEFT JOIN airflow_bp.queue_from_memory('deployment', '{}') m ON true$query$,
+) r CROSS JOIN airflow_bp.entry_rates() m$query$,
 		airflow_bp.airflow_relation(schema, 'dag_run', 'dag_id text', 'state text', 'run_after timestamptz', 'queued_at timestamptz',
 			'start_date timestamptz', 'last_scheduling_decision timestamptz'),
 		airflow_bp.airflow_relation(schema, 'dag', 'dag_id text', 'is_paused bool', 'is_stale bool'))

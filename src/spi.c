@@ -13,6 +13,10 @@
 static void
 spi_check(int code, const char *sql)
 {
+	if (code == SPI_ERROR_COPY || code == SPI_ERROR_TRANSACTION)
+		ereport(ERROR,
+				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+				 errmsg("a statement that a function runs cannot be COPY, BEGIN, COMMIT or the like: %s", sql)));
 	if (code < 0)
 		elog(ERROR, "SPI failed with %s: %s", SPI_result_code_string(code), sql);
 }

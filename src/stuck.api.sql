@@ -111,7 +111,7 @@ SELECT ARRAY(SELECT id FROM %1$s j WHERE job_type = 'SchedulerJob' AND state = '
 		AND latest_heartbeat > $1 - (SELECT w.timeout FROM airflow_bp.airflow_sweeps() w WHERE w.sweep = 'triggerer')),
 	-- The pool of a team is looked at again.
 	(SELECT coalesce(jsonb_object_agg(pool, CASE WHEN team_name IS NOT NULL THEN -1 WHEN slots < 0 THEN 2147483647 ELSE slots END), '{}')
-		FROM %2$s p),
+		FROM %2$s p WHERE pool IS NOT NULL),
 	ARRAY(SELECT DISTINCT m[1] FROM %3$s e
 		CROSS JOIN LATERAL regexp_matches(stacktrace, 'specifies executor ''([^'']+)'', which is not available', 'g') m),
 	ARRAY(SELECT DISTINCT t.id FROM %4$s l CROSS JOIN LATERAL (SELECT * FROM %5$s t WHERE t.dag_id = l.dag_id AND t.task_id = l.task_id

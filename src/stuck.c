@@ -9,11 +9,11 @@
 #include "compat.h"
 
 #include "catalog/pg_type_d.h"
-#include "funcapi.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/timestamp.h"
 
+#include "show.h"
 #include "stuck.h"
 
 #define FIRST_RUNS 100
@@ -52,7 +52,7 @@ stuck_due(const DbState *db, TimestampTz now)
 Datum
 airflow_bp_stuck_ring(PG_FUNCTION_ARGS)
 {
-	TupleDesc	desc;
+	TupleDesc	desc = show_one(fcinfo);
 	pg_uuid_t	ids[FAILED_RING];
 	Datum		elements[FAILED_RING];
 	Datum		values[3] = {0};
@@ -62,8 +62,6 @@ airflow_bp_stuck_ring(PG_FUNCTION_ARGS)
 	uint64		lost = 0;
 	int			n = 0;
 
-	if (get_call_result_type(fcinfo, NULL, &desc) != TYPEFUNC_COMPOSITE)
-		elog(ERROR, "return type must be a row type");
 	if (db != NULL)
 	{
 		LWLockAcquire(shmem->lock, LW_SHARED);
@@ -78,7 +76,7 @@ airflow_bp_stuck_ring(PG_FUNCTION_ARGS)
 	values[0] = PointerGetDatum(construct_array(elements, n, UUIDOID, UUID_LEN, false, TYPALIGN_CHAR));
 	values[1] = Int64GetDatum((int64) head);
 	values[2] = Int64GetDatum((int64) lost);
-	return HeapTupleGetDatum(heap_form_tuple(BlessTupleDesc(desc), values, nulls));
+	return HeapTupleGetDatum(heap_form_tuple(desc, values, nulls));
 }
 
 /* stuck_ring_done(upto, lost bigint) returns void */
@@ -100,14 +98,12 @@ airflow_bp_stuck_ring_done(PG_FUNCTION_ARGS)
 Datum
 airflow_bp_stuck_progress(PG_FUNCTION_ARGS)
 {
-	TupleDesc	desc;
+	TupleDesc	desc = show_one(fcinfo);
 	Datum		values[7] = {0};
 	bool		nulls[7] = {0};
 	DbState    *db = shmem_db(true);
 	StuckSweep	sweep = {0};
 
-	if (get_call_result_type(fcinfo, NULL, &desc) != TYPEFUNC_COMPOSITE)
-		elog(ERROR, "return type must be a row type");
 	if (db != NULL)
 	{
 		LWLockAcquire(shmem->lock, LW_SHARED);
@@ -120,13 +116,12 @@ airflow_bp_stuck_progress(PG_FUNCTION_ARGS)
 	values[3] = Int64GetDatum(sweep.after_letter);
 	values[4] = TimestampTzGetDatum(sweep.began);
 	values[5] = TimestampTzGetDatum(sweep.ended);
-	values[6] = IntervalPGetDatum(palloc0(sizeof(Interval)));
-	DatumGetIntervalP(values[6])->time = sweep.took;
+	values[6] = show_interval(sweep.took);
 	nulls[0] = nulls[1] = sweep.after_dag[0] == '\0';
 	nulls[2] = nulls[3] = db == NULL;
 	nulls[4] = sweep.began == 0;
 	nulls[5] = nulls[6] = sweep.ended == 0;
-	return HeapTupleGetDatum(heap_form_tuple(BlessTupleDesc(desc), values, nulls));
+	return HeapTupleGetDatum(heap_form_tuple(desc, values, nulls));
 }
 
 /* set_stuck_progress(what stuck_progress() returns) returns void */

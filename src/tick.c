@@ -11,6 +11,7 @@
 #include "access/xact.h"
 #include "commands/extension.h"
 #include "executor/spi.h"
+#include "mb/pg_wchar.h"
 #include "storage/lock.h"
 #include "utils/builtins.h"
 #include "utils/memutils.h"
@@ -63,7 +64,25 @@ bool
 tick_due(DbState *db, TimestampTz now)
 {
 	return db->policy_wanted != db->policy_version || db->unresolved > 0 ||
-		(db->enabled && (!db->ready || park_due(db))) || now - db->last_full >= TURN_PERIOD_US;
+		(db->enabled && (!db->ready || park_due(db))) || now - db->last_full >= TURN_PERIOD_US ||
+		now < db->last_full;
+}
+
+/* The clock was set back: what waits for a time that it has shown would wait for it again. */
+static void
+turn_set_back(DbState *db, TimestampTz now)
+{
+	memset(db->step_at, 0, sizeof(db->step_at));
+	db->last_recount = 0;
+	db->ticks_written = Min(db->ticks_written, now);
+	db->stuck.ended = Min(db->stuck.ended, now);
+	LWLockAcquire(shmem->lock, LW_EXCLUSIVE);
+	db->since = Min(db->since, now);
+	db->counted_since = Min(db->counted_since, now);
+	db->log_from = Min(db->log_from, now);
+	held_set_back(db, now);
+	LWLockRelease(shmem->lock);
+	park_set_back(db);
 }
 
 /* What Airflow is here, and are we part of it? */
@@ -251,11 +270,13 @@ step_due(const Turn *turn, int step)
 static void
 note_error(Turn *turn, const Step *step, const ErrorData *error)
 {
-	char		note[NOTE_BYTES];
+	char	   *note = psprintf("%s: %s", step->name, error->message);
 
-	snprintf(note, NOTE_BYTES, "%s: %s", step->name, error->message);
+	note[pg_mbcliplen(note, strlen(note), NOTE_BYTES - 1)] = '\0';
 	if (strcmp(note, turn->db->note) != 0)
-		ereport(LOG, (errmsg("airflow_bp: step %s failed: %s", step->name, error->message)));
+		ereport(LOG,
+				(errcode(error->sqlerrcode),
+				 errmsg("airflow_bp: step %s failed: %s", step->name, error->message)));
 	strlcpy(turn->db->note, note, NOTE_BYTES);
 }
 
@@ -299,29 +320,39 @@ step_run(Turn *turn, const Step *step)
 	return done;
 }
 
+/* An advisory lock that SQL cannot take: there the last number is 1 or 2. */
+static LOCKTAG
+turn_tag(void)
+{
+	LOCKTAG		tag;
+
+	SET_LOCKTAG_ADVISORY(tag, MyDatabaseId, ADVISORY_CLASS, ADVISORY_TURN, 3);
+	return tag;
+}
+
 static bool
 turn_lock(void)
 {
-	return DatumGetBool(DirectFunctionCall2(pg_try_advisory_xact_lock_int4,
-											Int32GetDatum(ADVISORY_CLASS),
-											Int32GetDatum(ADVISORY_TURN)));
+	LOCKTAG		tag = turn_tag();
+
+	return LockAcquire(&tag, ExclusiveLock, false, true) != LOCKACQUIRE_NOT_AVAIL;
 }
 
 /* Wait for the present turn to end, and keep others out until tick_include(). */
 void
 tick_exclude(void)
 {
-	DirectFunctionCall2(pg_advisory_xact_lock_int4, Int32GetDatum(ADVISORY_CLASS),
-						Int32GetDatum(ADVISORY_TURN));
+	LOCKTAG		tag = turn_tag();
+
+	(void) LockAcquire(&tag, ExclusiveLock, false, false);
 }
 
 /* The transaction may stay open for long: what a turn keeps is not in tables. */
 void
 tick_include(void)
 {
-	LOCKTAG		tag;
+	LOCKTAG		tag = turn_tag();
 
-	SET_LOCKTAG_ADVISORY(tag, MyDatabaseId, ADVISORY_CLASS, ADVISORY_TURN, 2);
 	LockRelease(&tag, ExclusiveLock, false);
 }
 
@@ -357,6 +388,8 @@ tick_whole(DbState *db, bool own_timeout)
 
 	if (!turn_lock())
 		return false;
+	if (turn.now < db->last_full)
+		turn_set_back(db, turn.now);
 	SPI_connect();
 	turn_steps(&turn);
 	SPI_finish();

@@ -13,7 +13,7 @@ DECLARE
 BEGIN
 	IF isempty(during) OR first >= last THEN
 		RETURN;
-	ELSIF step IS NULL OR step < interval '1 second' OR step > interval '7 days'
+	ELSIF step IS NULL OR step < interval '1 second' OR step > interval '7 days' OR NOT isfinite(first)
 		OR extract(epoch FROM last - first) / extract(epoch FROM step) > 100000 THEN
 		RAISE EXCEPTION USING ERRCODE = 'BP002', MESSAGE = format('step must be between 1 second and 7 days, and at most 100000 in the range: %s',
 			coalesce(step::text, 'NULL')), HINT = 'Give a longer step, or a shorter range.';

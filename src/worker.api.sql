@@ -179,6 +179,34 @@ CREATE FUNCTION airflow_bp.preloaded() RETURNS boolean
 LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'airflow_bp_preloaded';
 COMMENT ON FUNCTION airflow_bp.preloaded() IS 'Is airflow_bp in shared_preload_libraries?';
 
+CREATE FUNCTION airflow_bp.library_version() RETURNS text
+LANGUAGE c STABLE AS 'MODULE_PATHNAME', 'airflow_bp_library_version';
+COMMENT ON FUNCTION airflow_bp.library_version() IS 'Version of the library that this session has: the one that the server was started with, where it is preloaded.';
+
+CREATE FUNCTION airflow_bp.need_library() RETURNS void
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+	library text := airflow_bp.library_version();
+	objects text := (SELECT e.extversion FROM pg_extension e WHERE e.extname = 'airflow_bp');
+BEGIN
+	IF string_to_array(library, '.')::int[] < string_to_array(objects, '.')::int[] THEN
+		RAISE EXCEPTION USING ERRCODE = 'BP005', MESSAGE = format('the library is of version %s, older than the SQL objects of %s', library, objects),
+			HINT = 'Install the library of that version, restart the server, and try again.';
+	END IF;
+END
+$$;
+COMMENT ON FUNCTION airflow_bp.need_library() IS 'For install and update scripts: BP005 when the server has an older library than they need.';
+
+CREATE FUNCTION airflow_bp.version_note() RETURNS text
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+	SELECT format('the library is of version %s, the SQL objects are of %s: nothing is held; %s', l.version, e.extversion,
+		CASE WHEN string_to_array(l.version, '.')::int[] < string_to_array(e.extversion, '.')::int[] THEN 'install that library and restart'
+			ELSE 'run ALTER EXTENSION airflow_bp UPDATE' END)
+	FROM pg_extension e CROSS JOIN airflow_bp.library_version() l (version)
+	WHERE e.extname = 'airflow_bp' AND e.extversion <> l.version
+$$;
+COMMENT ON FUNCTION airflow_bp.version_note() IS 'What to do about a library and SQL objects of different versions; NULL when they are of one.';
+
 CREATE FUNCTION airflow_bp.status() RETURNS TABLE (extension_version text, mode text, airflow_version text, alembic_head text, head_known boolean,
 	preloaded boolean, worker_pid int, last_tick timestamptz, tick_ms float8, drift_slots bigint, held bigint, parked_runs bigint,
 	fail_open_total bigint, note text, sweeps jsonb)
@@ -186,19 +214,23 @@ LANGUAGE sql VOLATILE ROWS 1 SECURITY DEFINER SET search_path = pg_catalog, pg_t
 	SELECT e.extversion, coalesce(d.mode, 'off'), s.airflow_version, s.alembic_head, s.head_known, airflow_bp.preloaded(), m.worker_pid, m.last_tick,
 		m.tick_ms, m.drift_slots, m.held, m.parked_runs, m.fail_open_total,
 		nullif(concat_ws('; ',
+			airflow_bp.version_note(),
 			CASE WHEN s.airflow_schema IS NULL THEN 'no schema, or more than one, holds the tables of Airflow' END,
 			CASE WHEN NOT airflow_bp.preloaded() THEN 'not preloaded: add airflow_bp to shared_preload_libraries and restart' END,
 			CASE WHEN NOT s.gate_enabled THEN 'not enabled: call airflow_bp.enable()' END,
+			CASE WHEN s.gate_enabled AND EXISTS (SELECT FROM pg_subscription_rel r JOIN pg_trigger t ON t.tgrelid = r.srrelid
+					WHERE t.tgfoid = 'airflow_bp.gate()'::regprocedure AND t.tgenabled <> 'A') THEN
+				'a subscription writes task_instance: the counters are those of the last recount' END,
 			CASE WHEN s.alembic_head IS NOT NULL AND NOT s.head_known THEN 'alembic head not known: enforcement pauses' END,
 			CASE WHEN pg_is_in_recovery() THEN 'standby: nothing is counted here'
-				WHEN airflow_bp.preloaded() AND m.worker_pid IS NULL THEN
+				WHEN airflow_bp.preloaded() AND m.worker_pid IS NULL AND airflow_bp.version_note() IS NULL THEN
 					'no worker: set airflow_bp.database, or call airflow_bp.tick() at a period' END,
 			CASE WHEN s.gate_enabled AND m.ready IS FALSE THEN 'counters not ready' END,
 			CASE WHEN m.held_without_place > 0 THEN format('%s asks held without a place in line: raise airflow_bp.max_held', m.held_without_place) END,
 			airflow_bp.drain_note(),
 			CASE WHEN m.log_dropped > 0 THEN format('%s decisions missing in the log', m.log_dropped) END,
 			m.note), ''),
-		airflow_bp.sweeps()
+		CASE WHEN airflow_bp.version_note() IS NULL THEN airflow_bp.sweeps() END
 	FROM airflow_bp.deployment_state() s
 	JOIN pg_extension e ON e.extname = 'airflow_bp'
 	LEFT JOIN airflow_bp.deployment d ON true
@@ -273,7 +305,7 @@ LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
 	function regprocedure;
 BEGIN
-	IF role IS NULL OR role = 0 THEN
+	IF NOT EXISTS (SELECT FROM pg_roles r WHERE r.oid = role) THEN
 		RAISE EXCEPTION USING ERRCODE = 'BP001', MESSAGE = 'no role is given', HINT = 'Give the name of a role.';
 	END IF;
 	FOR function IN SELECT airflow_bp.functions_for(audience) LOOP

@@ -34,6 +34,7 @@
 #include "guc.h"
 #include "shmem.h"
 #include "tick.h"
+#include "version.h"
 #include "worker.h"
 
 #define LAUNCH_PERIOD_MS 2000
@@ -282,7 +283,7 @@ worker_enter(DbState *db)
 	SetConfigOption("application_name", "airflow_bp worker", PGC_USERSET, PGC_S_OVERRIDE);
 }
 
-/* The extension is gone: nothing is counted or held. */
+/* The extension is gone, or of another version: nothing is held. */
 static void
 worker_idle(DbState *db)
 {
@@ -296,6 +297,21 @@ worker_idle(DbState *db)
 	db->last_full = GetCurrentTimestamp();
 }
 
+/* Is there an extension, and is it ours?  If it is not, say so once. */
+static bool
+worker_fits(void)
+{
+	static bool said = false;
+	char	   *others = version_of_others();
+
+	if (others != NULL && !said)
+		ereport(LOG,
+				(errmsg("airflow_bp: the library is of version %s, the SQL objects are of %s: the worker stands still",
+						version_of_library, others)));
+	said = others != NULL;
+	return others == NULL && OidIsValid(get_extension_oid("airflow_bp", true));
+}
+
 static void
 worker_turn(DbState *db)
 {
@@ -303,7 +319,7 @@ worker_turn(DbState *db)
 	SetCurrentStatementStartTimestamp();
 	StartTransactionCommand();
 	PushActiveSnapshot(GetTransactionSnapshot());
-	if (OidIsValid(get_extension_oid("airflow_bp", true)))
+	if (worker_fits())
 		tick_whole(db, true);
 	else
 		worker_idle(db);
@@ -314,12 +330,14 @@ worker_turn(DbState *db)
 	pgstat_report_activity(STATE_IDLE, NULL);
 }
 
-/* Milliseconds to the next whole turn, without drift. */
+/* Milliseconds to the next whole turn, without drift; not long when the clock was set back. */
 static long
 worker_pause(TimestampTz *next)
 {
 	TimestampTz now = GetCurrentTimestamp();
 
+	if (*next - now > WORKER_PERIOD_MS * 1000L)
+		*next = now;
 	while (*next <= now)
 		*next += WORKER_PERIOD_MS * 1000L;
 	return (long) ((*next - now) / 1000 + 1);
@@ -382,6 +400,9 @@ airflow_bp_tick(PG_FUNCTION_ARGS)
 	/* pg_cron may run its jobs in the midst of pg_upgrade */
 	if (IsBinaryUpgrade)
 		PG_RETURN_BOOL(false);
+	if (version_of_others() != NULL)
+		worker_idle(db);
+	version_check();
 	PG_RETURN_BOOL(tick_whole(db, false));
 }
 

@@ -1,13 +1,14 @@
 #!/bin/bash
 # Build, install and run the tests; the last line is "N passed, N failed".
-# usage: check.sh [SUITE]...   without one: all but airflow, which needs AIRFLOW_SOURCE and takes long
-# Logs are in build/check.  E2E holds more options for pytest.
+# usage: check.sh [SUITE]...   without one: all but upgrade, see upgrade.sh, and airflow, which needs AIRFLOW_SOURCE and takes long
+# Logs are in build/check.  E2E holds more options for pytest, E2E_MARK chooses tests, FIXTURES the versions that are made again.
+# CHECK_UNTIL: the second of the epoch from which on no suite is begun.
 set -u -o pipefail
 cd "$(dirname "$0")/.." || exit 1
 . test/child.sh
 . test/pg_config.sh
 
-all="look unit regress plain isolation pgtap tap fixtures core e2e"
+all="look spot unit regress plain isolation pgtap tap fixtures core e2e"
 logs=$PWD/build/check
 preload=(-c "shared_preload_libraries = airflow_bp" -c "max_prepared_transactions = 10")
 
@@ -39,6 +40,11 @@ as_server_user()
 suite_look()
 {
 	test/look.sh
+}
+
+suite_spot()
+{
+	test/spot.sh
 }
 
 # C that needs no server, with all files of ours that need none.
@@ -113,10 +119,11 @@ suite_pgtap()
 	PGDATABASE=pgtap prove -v --ext .sql --exec "psql -X -q -A -t -v ON_ERROR_STOP=1 -f" "$@" 2>&1
 }
 
-# The server's user may not be able to read the working directory.
-suite_tap()
+# prove_tap SUITE FILE...: the server's user may not be able to read the working directory
+prove_tap()
 {
-	set -- test/t/*.pl
+	local suite=$1
+	shift
 	[ -e "$1" ] || return
 	scratch=$(mktemp -d "${TMPDIR:-/tmp}/airflow_bp.XXXXXX") || return
 	cp -r test "$scratch/" && mkdir "$scratch/tmp" || return
@@ -125,20 +132,38 @@ suite_tap()
 	[ "$(id -u)" != 0 ] || chown -R postgres: "$scratch"
 	cd "$scratch" && "${as[@]}" env PERL5LIB="$PGXS_DIR/src/test/perl" TESTDIR="$scratch" TMPDIR="$scratch/tmp" \
 		PG_REGRESS="$PGXS_DIR/src/test/regress/pg_regress" prove -v --timer "$@" 2>&1
+	local status=$?
+	# What a test died of stands in its log.
+	[ $status = 0 ] || find "$scratch" -name 'regress_log_*' -exec grep -h -A 3 'error running SQL' {} + | sed 's/^/# /'
+	cp -r "$scratch/tmp_check/log/." "$logs/$suite"
+	return $status
+}
+
+suite_tap()
+{
+	prove_tap tap test/t/*.pl
+}
+
+# Where test/upgrade.sh has installed two versions of PostgreSQL.
+suite_upgrade()
+{
+	prove_tap upgrade test/upgrade/*.pl
 }
 
 suite_fixtures()
 {
-	local file
+	local version file
 
 	mkdir -p build/fixtures
-	test/fixtures/make.sh -o build/fixtures 3.3.2 || return
-	for file in airflow_3_3_2.sql examine_3_3_2.sql; do
-		if diff "test/fixtures/$file" "build/fixtures/$file"; then
-			echo "ok - $file is made again the same"
-		else
-			echo "not ok - $file is made again the same"
-		fi
+	for version in ${FIXTURES:-3.3.2}; do
+		test/fixtures/make.sh -o build/fixtures "$version" || return
+		for file in airflow_${version//./_}.sql examine_${version//./_}.sql; do
+			if diff "test/fixtures/$file" "build/fixtures/$file"; then
+				echo "ok - $file is made again the same"
+			else
+				echo "not ok - $file is made again the same"
+			fi
+		done
 	done
 }
 
@@ -185,7 +210,7 @@ run_suite()
 progress()
 {
 	case $1 in
-		tap) echo && sed -u -n -E 's/^((not )?ok [-0-9])/    \1/p' ;;
+		tap | upgrade) echo && sed -u -n -E 's/^((not )?ok [-0-9])/    \1/p' ;;
 		e2e) echo && sed -u -n -E 's/^((not )?ok [-0-9]|# )/    \1/p' ;;
 		*) cat >/dev/null ;;
 	esac
@@ -193,7 +218,7 @@ progress()
 
 [ $# -gt 0 ] || set -- $all
 for suite; do
-	[[ " $all airflow " == *" $suite "* ]] || { echo "no suite $suite; there are: $all airflow" >&2; exit 2; }
+	[[ " $all upgrade airflow " == *" $suite "* ]] || { echo "no suite $suite; there are: $all airflow" >&2; exit 2; }
 done
 test/setup.sh && . test/pg_config.sh && run_child test/setup.sh build asserts || exit 1
 mkdir -p "$logs"
@@ -211,6 +236,7 @@ reasons()
 passed=0 failed=0 skipped=0 number=0
 for suite; do
 	number=$((number + 1))
+	[ "$(date +%s)" -lt "${CHECK_UNTIL:-99999999999}" ] || { echo "left out: $suite, as the time is over"; continue; }
 	header=$(printf '[%d/%d] %-10s' $number $# "$suite")
 	printf '%s' "$header"
 	rm -rf "$logs/$suite" "$logs/$suite".*
@@ -218,7 +244,7 @@ for suite; do
 	began=$SECONDS
 	run_child run_suite "$suite"
 	status=$?
-	[[ $suite != tap && $suite != e2e ]] || printf '%*s' ${#header} ""
+	[[ ! $suite =~ ^(tap|upgrade|e2e)$ ]] || printf '%s' "$header"
 	good=$(grep -cE '^ok [-0-9]' "$logs/$suite.log")
 	bad=$(grep -cE '^not ok [-0-9]' "$logs/$suite.log")
 	skip=$(grep -ciE '^ok [-0-9].*# skip' "$logs/$suite.log")

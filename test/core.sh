@@ -10,7 +10,7 @@ here=$(cd "$(dirname "$0")" && pwd)
 cache=${AIRFLOW_BP_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/airflow_bp}
 major=$("$PG_CONFIG" --version | sed -E 's/[^0-9]*([0-9]+).*/\1/')
 version=$(dpkg-query -W -f '${Version}' "postgresql-$major" 2>/dev/null) || version=
-source=$cache/core-${version:-$major}${POSTGRES_SOURCE:+-cloned}
+suite=$cache/core-${version:-$major}${POSTGRES_SOURCE:+-cloned}
 
 fail()
 {
@@ -19,58 +19,20 @@ fail()
 	exit 1
 }
 
-# The system's package sources with Types: deb-src, in a directory of our own: no system file changes and no root is needed.
-fetch()
-{
-	local dir=$source.part apt
-
-	rm -rf "$dir"
-	mkdir -p "$dir/etc/sources" "$dir/lists/partial" "$dir/cache/archives/partial" || return 1
-	for list in /etc/apt/sources.list /etc/apt/sources.list.d/*; do
-		case $list in
-			*.list) sed -n 's/^deb /deb-src /p' "$list" ;;
-			*.sources) sed 's/^Types:.*/Types: deb-src/' "$list" ;;
-			*) continue ;;
-		esac >"$dir/etc/sources/$(basename "$list")"
-		# Only the archives that have the installed package.
-		"${archives[@]}" "$dir/etc/sources/$(basename "$list")" || rm "$dir/etc/sources/$(basename "$list")"
-	done 2>/dev/null
-	apt=(-q -o "Dir::Etc::sourcelist=/dev/null" -o "Dir::Etc::sourceparts=$dir/etc/sources" -o "Dir::State::lists=$dir/lists"
-		-o "Dir::Cache=$dir/cache" -o "Acquire::Retries=3" -o "APT::Sandbox::User=")
-	apt-get update "${apt[@]}" || echo "some source lists could not be read"
-	cd "$dir" || return 1
-	# The installed version, or the nearest that can be had.
-	for candidate in "$version" $(apt-cache "${apt[@]}" showsrc "postgresql-$major" | sed -n 's/^Version: //p' | sort -Vr); do
-		apt-get source "${apt[@]}" --download-only "postgresql-$major=$candidate" && break
-	done || return 1
-	mkdir tree && tar -x -f postgresql-*.orig.tar.* -C tree --strip-components=1 --wildcards '*/src/test/regress' || return 1
-	rm -rf lists cache etc postgresql-*
-}
-
 # Keeps the source of the suite and regress.so; only a finished directory has its final name.
 prepare()
 {
-	local c=$source.part/tree/src/test/regress
+	local tree c=$suite.part
 
-	[ ! -d "$source" ] || return 0
-	mapfile -t hosts < <(apt-cache policy "postgresql-$major" | sed -nE 's|^ +[0-9]+ https?://([^ ]+) .*|\1|p' | sort -u)
-	archives=(grep -qsF)
-	for host in "${hosts[@]}"; do
-		archives+=(-e "$host")
-	done
-	[ ${#hosts[@]} -gt 0 ] || archives=(true)
-	if [ -n "${POSTGRES_SOURCE:-}" ]; then
-		rm -rf "$source.part" && mkdir -p "$source.part/tree/src/test" &&
-			cp -r "$POSTGRES_SOURCE/src/test/regress" "$source.part/tree/src/test/" || return 1
-	else
-		(fetch) || return 1
-	fi
+	[ ! -d "$suite" ] || return 0
+	mkdir -p "$cache"
+	tree=${POSTGRES_SOURCE:-$(PG_MAJOR=$major "$here/setup.sh" source)}
+	[ -n "$tree" ] && rm -rf "$c" && cp -r "$tree/src/test/regress" "$c" || return 1
 	"${CC:-cc}" -O2 -fPIC -shared -I"$("$PG_CONFIG" --includedir-server)" -I"$c" -o "$c/regress.so" "$c/regress.c" || return 1
 	for library in autoinc refint; do
 		cp "$("$PG_CONFIG" --pkglibdir)/$library.so" "$c/" || return 1
 	done
-	rm -rf "$source" && mv "$source.part/tree/src/test/regress" "$source"
-	rm -rf "$source.part"
+	mv "$c" "$suite"
 }
 
 # Inside the cluster: the server writes files to the directory of the suite.
@@ -86,7 +48,7 @@ run()
 	local dir=$1
 	shift
 
-	mkdir "$dir" && cp -r "$source/." "$dir/" || return 1
+	mkdir "$dir" && cp -r "$suite/." "$dir/" || return 1
 	[ "$(id -u)" != 0 ] || chown -R postgres: "$dir"
 	"$here/cluster.sh" "$@" "$here/core.sh" --inside "$dir" >"$dir/log" 2>&1
 }

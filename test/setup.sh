@@ -5,7 +5,11 @@
 #        setup.sh airflow VERSION  a Python environment with that Airflow; prints its directory
 #                                  VERSION-celery: with Celery too; VERSION-tests: with what Airflow's own tests need
 #        setup.sh redis            Redis, of which no service starts; prints the server program
+#        setup.sh pgspot           the linter of extension scripts, in an environment of its own; prints the program
 #        setup.sh debian MAJOR     a Debian in a directory of its own that has PostgreSQL 15, 17 or 18; prints the directory
+#        setup.sh debian upgrade   the same, that can have both 15 and 17
+#        setup.sh source           the source of the installed PostgreSQL; prints the directory
+#        setup.sh server KIND      a PostgreSQL built from it to find more faults, see sharp.sh; prints the directory
 set -u
 
 pg=${PG_MAJOR:-15}
@@ -171,6 +175,23 @@ redis()
 	echo "$own"
 }
 
+# Of the version whose findings test/spot.sh knows.
+pgspot()
+{
+	local dir=$cache/pgspot
+
+	mkdir -p "$cache" || exit 1
+	exec 9>"$dir.lock"
+	flock 9
+	if ! "$dir/bin/pgspot" --version >/dev/null 2>&1; then
+		need_python
+		say "pgspot"
+		rm -rf "$dir"
+		"$python" -m venv "$dir" && try "$dir/bin/pip" install -q pgspot==0.9.4 pglast==7.21 || die "pgspot cannot be installed"
+	fi
+	echo "$dir/bin/pgspot"
+}
+
 # The Debian whose packages have a PostgreSQL.
 suite_of()
 {
@@ -178,6 +199,7 @@ suite_of()
 		15) echo bookworm ;;
 		17) echo trixie ;;
 		18) echo sid ;;
+		upgrade) echo upgrade ;;
 		*) die "PostgreSQL $1 is not among those tested: 15, 17, 18" ;;
 	esac
 }
@@ -185,22 +207,138 @@ suite_of()
 # Only a finished directory has the stamp.  How packages are fetched is as here.
 debian()
 {
-	local suite dir conf
+	local suite dir conf more=()
 
 	suite=$(suite_of "$1") || exit 1
 	dir=$cache/debian-$suite conf=$cache/apt.conf
+	if [ "$suite" = upgrade ]; then
+		suite=trixie
+		more=('--customize-hook=sed s/trixie/bookworm/ "$1/etc/apt/sources.list" >"$1/etc/apt/sources.list.d/bookworm.list"')
+	fi
 	mkdir -p "$cache" || exit 1
-	exec 9>"$cache/debian-$suite.lock"
+	exec 9>"$dir.lock"
 	flock 9
 	if [ ! -e "$dir.finished" ]; then
 		installed mmdebstrap || { try as_root apt-get update -q -o DPkg::Lock::Timeout=300; apt_install mmdebstrap; } ||
 			die "mmdebstrap cannot be installed"
-		say "Debian $suite"
+		say "Debian ${dir##*-}"
 		as_root rm -rf "$dir"
 		apt-config dump | grep -E '^Acquire::(http|https|Retries|Check)' >"$conf"
-		try as_root mmdebstrap --variant=minbase --include=ca-certificates --aptopt="$conf" "$suite" "$dir" 9>&- ||
+		try as_root mmdebstrap --variant=minbase --include=ca-certificates --aptopt="$conf" "${more[@]}" "$suite" "$dir" 9>&- ||
 			die "Debian $suite cannot be installed"
 		touch "$dir.finished"
+	fi
+	echo "$dir"
+}
+
+# The system's package sources with Types: deb-src, in a directory of our own: no system file changes and no root is needed.
+# Debian's patches move directories, so they are left out.
+fetch_source()
+{
+	local dir=$1 list host candidate apt archives=(grep -qsF) hosts
+
+	mapfile -t hosts < <(apt-cache policy "postgresql-$pg" | sed -nE 's|^ +[0-9]+ https?://([^ ]+) .*|\1|p' | sort -u)
+	for host in "${hosts[@]}"; do
+		archives+=(-e "$host")
+	done
+	[ ${#hosts[@]} -gt 0 ] || archives=(true)
+	mkdir -p "$dir/etc/sources" "$dir/lists/partial" "$dir/cache/archives/partial" || return
+	for list in /etc/apt/sources.list /etc/apt/sources.list.d/*; do
+		case $list in
+			*.list) sed -n 's/^deb /deb-src /p' "$list" ;;
+			*.sources) sed 's/^Types:.*/Types: deb-src/' "$list" ;;
+			*) continue ;;
+		esac >"$dir/etc/sources/$(basename "$list")"
+		# Only the archives that have the installed package.
+		"${archives[@]}" "$dir/etc/sources/$(basename "$list")" || rm "$dir/etc/sources/$(basename "$list")"
+	done 2>/dev/null
+	apt=(-q -o "Dir::Etc::sourcelist=/dev/null" -o "Dir::Etc::sourceparts=$dir/etc/sources" -o "Dir::State::lists=$dir/lists"
+		-o "Dir::Cache=$dir/cache" -o "Acquire::Retries=3" -o "APT::Sandbox::User=")
+	apt-get update "${apt[@]}" || echo "some source lists could not be read"
+	cd "$dir" || return
+	# The installed version, or the nearest that can be had.
+	for candidate in "$2" $(apt-cache "${apt[@]}" showsrc "postgresql-$pg" | sed -n 's/^Version: //p' | sort -Vr); do
+		apt-get source "${apt[@]}" --download-only "postgresql-$pg=$candidate" && break
+	done || return
+	mkdir tree && tar -x -f postgresql-*.orig.tar.* -C tree --strip-components=1
+}
+
+server_version()
+{
+	dpkg-query -W -f '${Version}' "postgresql-$pg" 2>/dev/null || echo "$pg"
+}
+
+# Only a finished directory has its final name.
+pg_source()
+{
+	local version dir out
+
+	version=$(server_version)
+	dir=$cache/source-$version
+	mkdir -p "$cache" || exit 1
+	exec 9>"$cache/source.lock"
+	flock 9
+	if [ ! -d "$dir" ]; then
+		say "the source of PostgreSQL $version"
+		rm -rf "$dir.part"
+		out=$( (fetch_source "$dir.part" "$version") 2>&1 9>&-) && mv "$dir.part/tree" "$dir" ||
+			die "the source cannot be had: $(printf '%s\n' "$out" | tail -n 20)"
+		rm -rf "$dir.part"
+	fi
+	echo "$dir"
+}
+
+# What the extension is built with is what the server was built with.
+flags_of()
+{
+	case $1 in
+		cassert) ;;
+		sanitize) echo "CFLAGS=-Og -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=all" ;;
+		exec) echo "CPPFLAGS=-DEXEC_BACKEND" ;;
+		valgrind) echo "CPPFLAGS=-DUSE_VALGRIND" ;;
+		*) die "no server $1; there are: cassert sanitize exec valgrind" ;;
+	esac
+}
+
+# One assertion of PostgreSQL does not hold: a transaction locks a row FOR NO KEY UPDATE, updates it and rolls that back to a savepoint,
+# releases it and updates the row again, to another page.  MultiXactIdExpand() then keeps the update that is no more.
+# Other extensions are those of the system: their files fit, as the major version is the same.
+make_server()
+{
+	local source=$1 dir=$2 build=$2.build heapam=src/backend/access/heap/heapam.c library share
+	shift 2
+
+	rm -rf "$dir" "$build"
+	mkdir -p "$build" && cd "$build" || return
+	"$source/configure" -q --prefix="$dir" --disable-rpath --without-readline --enable-tap-tests --enable-debug --enable-cassert CFLAGS=-Og "$@" &&
+		sed '/Assert(HEAP_XMAX_IS_LOCKED_ONLY(infomask_lock_old_tuple));/d' "$source/$heapam" >$heapam &&
+		make -s -j "$(nproc)" && make -s install && make -s -j "$(nproc)" -C contrib/pg_stat_statements install || return
+	library=$(/usr/lib/postgresql/$pg/bin/pg_config --pkglibdir) share=$(/usr/lib/postgresql/$pg/bin/pg_config --sharedir)
+	cp "$library/pg_cron.so" "$("$dir/bin/pg_config" --pkglibdir)" &&
+		cp "$share"/extension/{pg_cron,pgtap}* "$("$dir/bin/pg_config" --sharedir)/extension" || return
+	cd / && rm -rf "$build"
+}
+
+# Only a finished directory has the stamp.
+server()
+{
+	local source dir flags out
+
+	dir=$cache/server-$1-$(server_version)
+	out=$(flags_of "$1") || exit 1
+	mapfile -t flags < <(printf '%s' "$out")
+	mkdir -p "$cache" || exit 1
+	exec 8>"$cache/server-$1.lock"
+	flock 8
+	if [ ! -e "$dir/finished" ]; then
+		source=$(pg_source) || exit 1
+		if [ "$1" = valgrind ] && ! installed valgrind; then
+			try as_root apt-get update -q -o DPkg::Lock::Timeout=300
+			apt_install valgrind || die "valgrind cannot be installed"
+		fi
+		say "PostgreSQL, $1"
+		out=$(make_server "$source" "$dir" "${flags[@]}" 2>&1 8>&-) || die "it does not build: $(printf '%s\n' "$out" | tail -n 40)"
+		touch "$dir/finished"
 	fi
 	echo "$dir"
 }
@@ -216,7 +354,7 @@ build()
 	say "build${1:+ with $1}"
 	if [ "${1:-}" = asserts ]; then
 		mkdir -p build/asserts/src && cp -u Makefile airflow_bp.control build/asserts/ && cp -u src/*.[ch] src/*.sql build/asserts/src/ &&
-			cd build/asserts || exit 1
+			{ [ ! -d updates ] || cp -ru updates build/asserts/; } && cd build/asserts || exit 1
 		flags+=(ASSERT=1)
 	fi
 	out=$(make -s "${flags[@]}" 2>&1) || { printf '%s\n' "$out" | tail -n 40 >&2; die "the extension does not build"; }
@@ -229,6 +367,9 @@ case ${1:-} in
 	build) build "${2:-}" ;;
 	airflow) airflow "${2:?version}" ;;
 	redis) redis ;;
+	pgspot) pgspot ;;
 	debian) debian "${2:?major version of PostgreSQL}" ;;
-	*) sed -n '2,9s/^# //p' "$0" >&2; exit 2 ;;
+	source) pg_source ;;
+	server) server "${2:?kind}" ;;
+	*) sed -n '3,13s/^# //p' "$0" >&2; exit 2 ;;
 esac

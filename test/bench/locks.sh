@@ -1,9 +1,9 @@
 #!/bin/bash
 # What the sampler and lock_tree() cost, beside idle sessions, a convoy and a busy pgbench, and what the history of waits takes a day; needs the
 # extension installed.
-# usage: locks.sh [PART]...   quiet, convoy, busy, fine, hot, storage; all unless given
+# usage: locks.sh [PART]...   quiet, convoy, busy, hot, storage; all unless given
 # Prints one line for each bound, with "ok" or "MISSED"; fails when a bound is missed.
-# ROUNDS, ROUND: rounds of pgbench, seconds of one.  FINE: seconds of the one that goes on while the sampler is stopped and let go.  QUIET: seconds of watching idle sessions.  WAITERS: sessions in the scenes of storage.
+# BUSY, HOT: seconds of pgbench.  QUIET: seconds of watching idle sessions.  WAITERS: sessions in the scenes of storage.
 set -eu -o pipefail
 
 here=$(cd "$(dirname "$0")" && pwd)
@@ -12,15 +12,14 @@ top=$here/../..
 . "$top/test/pg_config.sh"
 # shellcheck source=test/bench/lib.bash
 . "$here/lib.bash"
-rounds=${ROUNDS:-40}
-round=${ROUND:-5}
+busy=${BUSY:-960}
+hot=${HOT:-240}
 quiet=${QUIET:-60}
-fine=${FINE:-480}
 waiters=${WAITERS:-10 100 1000}
 
 # PostgreSQL's check for deadlocks goes through the whole queue, once for each waiter: it would hide what 1,000 of them cost us.
 if [ "${1:-}" != --inside ]; then
-	[ $# -gt 0 ] || set -- quiet convoy busy fine hot storage
+	[ $# -gt 0 ] || set -- quiet convoy busy hot storage
 	for part; do
 		"$top/test/cluster.sh" -c "shared_preload_libraries = 'airflow_bp'" -c "airflow_bp.database = 'bench'" -c "max_connections = 1100" \
 			-c "autovacuum = off" -c "checkpoint_timeout = 1d" -c "max_wal_size = 20GB" -c "shared_buffers = 1GB" \
@@ -41,8 +40,6 @@ sampler=$(sql -c "SELECT pid FROM airflow_bp.sampler_memory()")
 worker=$(sql -c "SELECT pid FROM pg_stat_activity WHERE backend_type LIKE 'airflow_bp%' AND datname = 'bench'")
 clients=()
 trap end_sessions EXIT
-postmaster=$(head -n 1 "$PGDATA/postmaster.pid")
-
 # CPU time of processes, in seconds.
 cpu()
 {
@@ -53,21 +50,6 @@ cpu()
 		# shellcheck disable=SC2086
 		set -- $rest
 		ticks=$((ticks + ${12} + ${13}))
-	done
-	calc "$ticks / $(getconf CLK_TCK)"
-}
-
-# CPU time of the server with all sessions that have ended, in seconds.
-cpu_of_all()
-{
-	local stat ticks=0
-
-	for stat in /proc/[0-9]*/stat; do
-		# shellcheck disable=SC2046
-		set -- $(sed 's/^\([0-9]*\).*) /\1 /' "$stat" 2>/dev/null)
-		if [ $# -gt 3 ] && { [ "$1" = "$postmaster" ] || [ "$3" = "$postmaster" ]; }; then
-			ticks=$((ticks + ${13} + ${14} + ${15} + ${16}))
-		fi
 	done
 	calc "$ticks / $(getconf CLK_TCK)"
 }
@@ -191,86 +173,49 @@ run_convoy()
 	echo "        a look of the sampler then: $mean ms, the longest of $count $longest ms"
 }
 
-# one_round SCENE PAIR VARIANT OPTIONS...: what the sampler has seen is written a second before the end, as the worker does each 10 s
-one_round()
-{
-	local scene=$1 pair=$2 variant=$3 tps before ours
-
-	shift 3
-	set_period "$([ "$variant" = on ] && echo 1s || echo 0)"
-	sql -o /dev/null -c "SELECT airflow_bp.lock_turn()" -c CHECKPOINT
-	before=$(cpu_of_all)
-	ours=$(cpu "$sampler" "$worker")
-	{
-		sleep $((round - 1))
-		sql -o /dev/null -c "SELECT $([ "$variant" = on ] && echo 'airflow_bp.lock_turn()' || echo 1)"
-	} &
-	tps=$(pgbench -n -M prepared -c 8 -j 2 -T "$round" "$@" 2>/dev/null | sed -n 's/^tps = \([0-9.]*\) .*/\1/p')
-	wait $!
-	sql -c "INSERT INTO bench.round VALUES ('$scene', $pair, '$variant', $tps, $(calc "$(cpu_of_all) - $before"), $(calc "$(cpu "$sampler" "$worker") - $ours"))"
-}
-
-# compare SCENE OPTIONS...: rounds with the sampler and without, in the order on, off, off, on
+# compare SCENE SECONDS OPTIONS...: one pgbench, while the sampler is switched on and off each 4 s, in the order on, off, off, on: the speed of the
+# machine drifts less in 16 s than from run to run.  The second of the change does not count.  What the sampler has seen is written in the third.
+# It can take processors, which are all busy, and hold up whoever wants a lock during a look, so the sum of both is the most that can be lost.
 compare()
 {
-	local scene=$1 i since quicker pairs middle low high least most cpu off ours waits
+	local scene=$1 seconds=$2 tps n=0 states=(on off off on) since ours looking blocks mean error
 
-	shift
+	shift 2
+	set_period 1s
 	pgbench -n -M prepared -c 8 -j 2 -T 5 "$@" >/dev/null 2>&1
 	since=$(sql -c "SELECT clock_timestamp()")
-	for ((i = 1; i <= rounds / 2; i++)); do
-		if ((i % 2)); then
-			one_round "$scene" $i on "$@"
-			one_round "$scene" $i off "$@"
-		else
-			one_round "$scene" $i off "$@"
-			one_round "$scene" $i on "$@"
-		fi
-	done
-	read -r quicker pairs middle low high least most cpu off ours < <(sql -F ' ' -c "
-		SELECT quicker, pairs, middle[1], middle[2], middle[3], drawn[1], drawn[2], cpu, off, round((100 * ours / $round / $(nproc))::numeric, 3)
-		FROM bench.load WHERE scene = '$scene'")
-	waits=$(sql -c "SELECT round(100 * waiting_share) FROM airflow_bp.sampler_status(tstzrange('$since', NULL))")
-	verdict "$quicker" '>=' 0.995 "pgbench, $scene, 8 clients, $off a second: $quicker of that with the sampler, in the quicker half of $rounds rounds; at least 0.995"
-	echo "        median of $pairs pairs of rounds: $middle (middle half $low to $high; median of pairs drawn anew $least to $most in 95 of 100 draws)"
-	echo "        CPU time of the server for a transaction: $cpu of that without; sampler and worker: $ours % more of all cores; $waits % of looks saw a wait"
-	sql -c "SELECT format('        rounds of %s s, a second: on %s, off %s', $round, string_agg(round(tps)::text, ' ' ORDER BY pair) FILTER (WHERE variant = 'on'),
-		string_agg(round(tps)::text, ' ' ORDER BY pair) FILTER (WHERE variant = 'off')) FROM bench.round WHERE scene = '$scene'" >&2
+	ours=$(cpu "$sampler" "$worker")
+	while read -r _ _ _ tps _; do
+		((n % 4 == 0)) || echo "$((n / 16)) ${states[n / 4 % 4]} $tps"
+		n=$((n + 1))
+		case $((n % 4)) in
+			0) set_period "$([ "${states[n / 4 % 4]}" = on ] && echo 1s || echo 0)" ;;
+			2) sql -o /dev/null -c "SELECT $([ "${states[n / 4 % 4]}" = on ] && echo 'airflow_bp.lock_turn()' || echo 1)" ;;
+		esac
+	done < <(pgbench -n -M prepared -c 8 -j 2 -P 1 -T "$seconds" "$@" 2>&1 >/dev/null | grep --line-buffered '^progress') |
+		sql -c "COPY bench.second FROM stdin (DELIMITER ' ')"
+	# It was on for half of the time.
+	ours=$(calc "($(cpu "$sampler" "$worker") - $ours) / $seconds / $(nproc) * 100 * 2")
+	looking=$(sql -c "SELECT round((100 * cost_share)::numeric, 3) FROM airflow_bp.sampler_status(tstzrange('$since', NULL))")
+	read -r blocks mean error < <(sql -F ' ' -c "SELECT * FROM bench.compared")
+	verdict "$ours + $looking" '<' 0.5 "pgbench, $scene, 8 clients: sampler and worker take $ours % of all cores, looks $looking % of the time; together under 0.5 %"
+	if [ "$(sql -c "SELECT $error <= 0.0025")" = t ]; then
+		verdict "$mean" '>=' 0.995 "the same: $mean of the transactions with the sampler, mean of $blocks blocks of 16 s, standard error $error; at least 0.995"
+	else
+		echo "        $mean of the transactions with the sampler, mean of $blocks blocks of 16 s, standard error $error: that cannot tell half a percent"
+	fi
 }
 
 run_busy()
 {
 	pgbench -i -q -s 20 >/dev/null 2>&1
-	compare "scale 20" -b tpcb-like -s 20
-}
-
-# One pgbench, while the sampler is let go and stopped for two seconds each, in the order on, off, off, on: the speed of the machine drifts less
-# in eight seconds than from round to round.
-run_fine()
-{
-	local tps n=0 states=(on off off on) blocks mean error
-
-	pgbench -i -q -s 20 >/dev/null 2>&1
-	set_period 1s
-	sql -c "CREATE TABLE bench.second (block int, state text, tps float8)"
-	while read -r _ _ _ tps _; do
-		echo "$((n / 8)) ${states[n / 2 % 4]} $tps"
-		n=$((n + 1))
-		kill -s "$([ "${states[n / 2 % 4]}" = on ] && echo CONT || echo STOP)" "$sampler"
-	done < <(pgbench -n -M prepared -c 8 -j 2 -P 1 -T "$fine" -b tpcb-like -s 20 2>&1 >/dev/null | grep --line-buffered '^progress') |
-		sql -c "COPY bench.second FROM stdin (DELIMITER ' ')"
-	kill -s CONT "$sampler"
-	read -r blocks mean error < <(sql -F ' ' -c "
-		SELECT count(*), round(avg(ratio)::numeric, 4), round((stddev(ratio) / sqrt(count(*)))::numeric, 4)
-		FROM (SELECT avg(tps) FILTER (WHERE state = 'on') / avg(tps) FILTER (WHERE state = 'off') AS ratio FROM bench.second
-			GROUP BY block HAVING count(*) = 8) b")
-	verdict "$mean" '>=' 0.995 "pgbench, scale 20, 8 clients, the sampler stopped and let go: $mean of the transactions with it, mean of $blocks blocks of 8 s, standard error $error; at least 0.995"
+	compare "scale 20" "$busy" -b tpcb-like -s 20
 }
 
 run_hot()
 {
 	pgbench -i -q -s 20 >/dev/null 2>&1
-	compare "one hot row" -b tpcb-like -D scale=1
+	compare "one hot row" "$hot" -b tpcb-like -D scale=1
 }
 
 # wal SECONDS: bytes of WAL a minute

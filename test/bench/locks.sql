@@ -50,23 +50,10 @@ BEGIN
 END
 $$;
 
-CREATE TABLE bench.round (scene text, pair int, variant text, tps float8, cpu float8, ours float8);
+CREATE TABLE bench.second (block int, state text, tps float8);
 
--- Quotients with the sampler and without: of the quicker halves, and of pairs of rounds: median, middle half, and where the median lies in 95 of 100
--- draws of pairs from these.
-CREATE VIEW bench.load AS
-WITH ranked AS (SELECT *, row_number() OVER (PARTITION BY scene, variant ORDER BY tps DESC) * 2 <= count(*) OVER (PARTITION BY scene, variant) + 1 AS quick
-	FROM bench.round),
-side AS (
-	SELECT scene, variant, avg(tps) FILTER (WHERE quick) AS tps, avg(cpu / tps) FILTER (WHERE quick) AS cpu, avg(ours) AS ours FROM ranked
-	GROUP BY scene, variant),
-pair AS (SELECT scene, o.pair, o.tps / f.tps AS tps FROM bench.round o JOIN bench.round f USING (scene, pair) WHERE o.variant = 'on' AND f.variant = 'off'),
-counted AS (SELECT scene, array_agg(tps) AS tps, count(*)::int AS n FROM pair GROUP BY scene),
-drawn AS (
-	SELECT c.scene, d, percentile_cont(0.5) WITHIN GROUP (ORDER BY c.tps[1 + floor(random() * c.n)::int]) AS tps
-	FROM counted c, generate_series(1, 2000) d, generate_series(1, c.n) i WHERE i > 0 GROUP BY c.scene, d)
-SELECT scene, round((o.tps / f.tps)::numeric, 4) AS quicker, c.n AS pairs,
-	(SELECT (percentile_cont('{0.5, 0.25, 0.75}'::float8[]) WITHIN GROUP (ORDER BY p.tps))::numeric(8, 4)[] FROM pair p WHERE p.scene = o.scene) AS middle,
-	(SELECT (percentile_cont('{0.025, 0.975}'::float8[]) WITHIN GROUP (ORDER BY d.tps))::numeric(8, 4)[] FROM drawn d WHERE d.scene = o.scene) AS drawn,
-	round((o.cpu / f.cpu)::numeric, 4) AS cpu, round(f.tps) AS off, o.ours - f.ours AS ours
-FROM side o JOIN side f USING (scene) JOIN counted c USING (scene) WHERE o.variant = 'on' AND f.variant = 'off';
+-- Transactions with the sampler, by those without it in the same block: mean and its standard error.
+CREATE VIEW bench.compared AS
+SELECT count(*) AS blocks, round(avg(ratio)::numeric, 4) AS mean, round((stddev(ratio) / sqrt(count(*)))::numeric, 4) AS error
+FROM (SELECT avg(tps) FILTER (WHERE state = 'on') / avg(tps) FILTER (WHERE state = 'off') AS ratio
+	FROM bench.second GROUP BY block HAVING count(*) = 12) b;

@@ -24,19 +24,26 @@ CALL bench.await('count(*) = 1000 FROM airflow_bp.tenants() WHERE held + usage >
 UPDATE task_instance SET state = 'scheduled' WHERE state IS NULL;
 UPDATE task_instance SET state = 'scheduled' WHERE state IS NULL;
 
--- Durations of so many turns, one a second.
-CREATE TABLE bench.turn (at timestamptz PRIMARY KEY, ms float8);
+-- Durations of turns, one a second, until so many had nothing to do: none of what comes at a period was written or gone through meanwhile.
+CREATE TABLE bench.turn (at timestamptz PRIMARY KEY, ms float8, quiet boolean);
+CREATE FUNCTION bench.work() RETURNS text LANGUAGE sql AS $$
+	SELECT concat_ws(' ', (SELECT max(from_at) FROM airflow_bp.gauge), (SELECT max(from_at) FROM airflow_bp.sampler_tick), (SELECT p FROM airflow_bp.stuck_progress() p))
+$$;
 CREATE PROCEDURE bench.watch(turns int) LANGUAGE plpgsql AS $$
 DECLARE
 	seen timestamptz := (SELECT last_tick FROM airflow_bp.memory_state());
+	done text;
+	work text;
 	m record;
 BEGIN
-	WHILE (SELECT count(*) FROM bench.turn) < turns LOOP
+	WHILE (SELECT count(*) FROM bench.turn WHERE quiet) < turns LOOP
 		PERFORM pg_sleep(0.05);
 		SELECT * INTO m FROM airflow_bp.memory_state();
 		IF m.last_tick > seen THEN
 			seen := m.last_tick;
-			INSERT INTO bench.turn VALUES (m.last_tick, m.tick_ms);
+			work := bench.work();
+			INSERT INTO bench.turn VALUES (m.last_tick, m.tick_ms, work = done);
+			done := work;
 			COMMIT;
 		END IF;
 	END LOOP;
@@ -67,5 +74,7 @@ CALL bench.free(1000);
 
 CREATE TABLE bench.result AS
 SELECT (SELECT held FROM airflow_bp.memory_state()) AS held, (SELECT count(*) FROM airflow_bp.held_entries() WHERE granted) AS granted,
-	(SELECT percentile_cont(0.5) WITHIN GROUP (ORDER BY ms)::numeric(10, 3) FROM bench.turn) AS quiet,
+	(SELECT percentile_cont(0.5) WITHIN GROUP (ORDER BY ms)::numeric(10, 3) FROM bench.turn WHERE quiet) AS quiet,
+	(SELECT format('%s others, median %s ms, the longest %s ms', count(*), percentile_cont(0.5) WITHIN GROUP (ORDER BY ms)::numeric(10, 1), max(ms)::numeric(10, 1))
+		FROM bench.turn WHERE NOT quiet) AS others,
 	(SELECT percentile_cont(0.5) WITHIN GROUP (ORDER BY ms)::numeric(10, 3) FROM bench.freed) AS freed;

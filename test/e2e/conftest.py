@@ -12,6 +12,7 @@ import pytest
 
 def pytest_configure(config):
     config.addinivalue_line("markers", "long: only in make check-e2e-long")
+    config.addinivalue_line("markers", "matrix: on each version of Airflow, in make check-airflow-matrix")
     harness.leave_nothing_behind()
 
 

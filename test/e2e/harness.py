@@ -171,17 +171,21 @@ class Postgres:
         self.user = pg_user()
         self.port = free_port()
         self.settings = {}
+        self.environment = {}
         self.process = None
         self.local = threading.local()
         if template:
             subprocess.check_call(["cp", "-a", template, self.data])
         else:
-            self.data.mkdir(mode=0o700)
-            if os.geteuid() == 0:
-                os.chown(self.data, self.user.pw_uid, self.user.pw_gid)
-            init = [pg_bin("initdb"), "-D", self.data, "-U", "airflow", "-A", "trust", "-E", "UTF8", "--locale=C", "-N"]
-            if spawn(init, self.log, self.user, cwd="/").wait():
-                raise RuntimeError(self.log.read_text())
+            self.make()
+
+    def make(self):
+        self.data.mkdir(mode=0o700)
+        if os.geteuid() == 0:
+            os.chown(self.data, self.user.pw_uid, self.user.pw_gid)
+        init = [pg_bin("initdb"), "-D", self.data, "-U", "airflow", "-A", "trust", "-E", "UTF8", "--locale=C", "-N"]
+        if spawn(init, self.log, self.user, cwd="/").wait():
+            raise RuntimeError(self.log.read_text())
 
     def start(self, **settings):
         """Start with these settings; the ones of an earlier start hold on."""
@@ -197,7 +201,8 @@ class Postgres:
             **{name.replace("__", "."): value for name, value in self.settings.items()},
         }
         options = [f"-c{name}={value}" for name, value in conf.items()]
-        self.process = spawn([pg_bin("postgres"), "-D", self.data, *options], self.log, self.user, cwd="/")
+        argv = [pg_bin("postgres"), "-D", self.data, *options]
+        self.process = spawn(argv, self.log, self.user, cwd="/", env={**os.environ, **self.environment})
         wait(self.ready, 30, f"PostgreSQL, see {self.log}", self.alive)
         return self
 

@@ -1,8 +1,16 @@
 """What the tests and the demo do with an Airflow."""
 
+import harness
+import pytest
+
 USAGE = """
 SELECT coalesce(sum(pool_slots), 0) FROM task_instance
 WHERE dag_id LIKE %s AND state IN ('scheduled', 'queued', 'running', 'restarting')"""
+
+
+def versions(*quick):
+    """The versions of Airflow as parameters of a test; those not named only in the long form."""
+    return [pytest.param(v, marks=[pytest.mark.long] * (v not in quick)) for v in harness.VERSIONS]
 
 
 def chain(airflow):

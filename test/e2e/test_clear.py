@@ -260,6 +260,7 @@ def noticed(*arguments):
         return True
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize("made", harness.VERSIONS, indirect=True)
 def test_clear(made):
     version, copies, cases, failed, acts, windows = made

@@ -35,11 +35,16 @@ def looks(airflow):
     return airflow.pg.value("SELECT coalesce(sum(asks), 0) FROM airflow_bp.held() WHERE reason = 'held_drain'")
 
 
-def test_drain(stack):
-    airflow = stack(schedulers=2, airflow_bp__parking="on")
+@pytest.mark.matrix
+@pytest.mark.parametrize("version", scenes.versions(harness.VERSIONS[0], harness.NEWEST))
+def test_drain(stack, version):
+    airflow = stack(version, components=False, airflow_bp__parking="on")
+    # Tasks of 3.0 fail where the API server needs more than five seconds for an answer.
+    airflow.settings["CORE__PARALLELISM"] = 3
+    airflow.start("api-server", "scheduler", "scheduler-2").wait_ready()
     airflow.pg.rows("SELECT airflow_bp.enable('observe')")
     scenes.wait_policy(airflow)
-    airflow.trigger_many("flood_wide", 2, seconds=0.5)
+    airflow.trigger_many("flood_wide", 1, seconds=0.5)
     airflow.trigger_many("chain", 3)
     airflow.wait(lambda: airflow.tasks("chain", "success") > 3, 60, "chains on their way")
 
@@ -59,7 +64,7 @@ def test_drain(stack):
     assert airflow.pg.rows(LATE, drain, "%") == []
     assert answers(airflow) == [(True, "drained")]
     airflow.pg.rows("SELECT airflow_bp.drain_stop(%s)", drain)
-    assert scenes.wait_end(airflow, "%", 15, 120) == ["success"]
+    assert scenes.wait_end(airflow, "%", 14, 120) == ["success"]
 
     # One DAG: its runs that had started finish, the others do not notice.
     airflow.trigger_many("chain", 3)
@@ -76,21 +81,3 @@ def test_drain(stack):
     assert scenes.wait_end(airflow, "chain", 8, 60) == ["success"]
     assert airflow.pg.value("SELECT fail_open_total FROM airflow_bp.status()") == 0
     assert airflow.pg.value("SELECT drift_slots FROM airflow_bp.status()") == 0
-
-
-@pytest.mark.parametrize("version", [pytest.param(v, marks=[pytest.mark.long] * (v != "3.0.6")) for v in harness.VERSIONS[:-1]])
-def test_versions(stack, version):
-    """Of each version it is known when a run has started."""
-    airflow = stack(version)
-    airflow.pg.rows("SELECT airflow_bp.enable('enforce')")
-    scenes.wait_policy(airflow)
-    airflow.trigger_many("chain", 2)
-    airflow.wait(lambda: airflow.tasks("chain", "success") > 0, 60, "chains on their way")
-    drain = start(airflow, "deployment", None, "runs")
-    airflow.trigger_many("flood", 3)
-    airflow.wait(lambda: looks(airflow) >= 3, 60, "new runs to be held")
-    assert scenes.wait_end(airflow, "%", 2, 60) == ["success"]
-    assert airflow.pg.rows(LATE, drain, "%") == []
-    airflow.pg.rows("SELECT airflow_bp.drain_stop(%s)", drain)
-    assert scenes.wait_end(airflow, "%", 5, 60) == ["success"]
-    assert airflow.pg.value("SELECT fail_open_total FROM airflow_bp.status()") == 0

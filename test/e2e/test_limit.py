@@ -6,8 +6,6 @@ import harness
 import pytest
 import scenes
 
-FLOODED = [pytest.param(1, id="one-scheduler"), pytest.param(2, id="two-schedulers")]
-
 
 def admissions(airflow):
     """(admitted at, ended at, slots) of each admission in the decision log."""
@@ -17,9 +15,17 @@ def admissions(airflow):
         WHERE d.tenant = 'flood' AND d.verdict = 'admit'""")
 
 
-@pytest.mark.parametrize("schedulers", FLOODED)
-def test_limit(stack, schedulers):
-    airflow = stack(schedulers=schedulers)
+@pytest.mark.matrix
+@pytest.mark.parametrize("version", scenes.versions(harness.NEWEST))
+def test_two_schedulers(stack, version):
+    keeps_limit(stack(version, schedulers=2))
+
+
+def test_one_scheduler(stack):
+    keeps_limit(stack())
+
+
+def keeps_limit(airflow):
     scenes.flood_tenant(airflow, 3)
     with harness.Sampler(airflow.pg, scenes.USAGE, "flood%") as usage:
         airflow.trigger_many("flood", 20, seconds=0.5)
@@ -35,6 +41,7 @@ def test_limit(stack, schedulers):
     assert airflow.scheduler_errors() == []
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize(
     "version, schedulers, parking", [*[(v, 1, "on") for v in harness.VERSIONS], (harness.NEWEST, 2, "off")]
 )

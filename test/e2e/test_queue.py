@@ -7,6 +7,7 @@ import harness
 import pytest
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize("version", harness.VERSIONS)
 def test_oracle(stack, version):
     """Retry dates and limits of tasks are those of Airflow's own code."""

@@ -122,6 +122,27 @@ INSERT INTO contract VALUES
 ('reader', 'i', false, 'statement_class', 'statement text', 'text'),
 ('public', 'v', false, 'look_useful', 'dag_id character varying, run_id character varying, seen_by oid', 'boolean');
 
+-- What the others call: for the owner alone.  A new function has to be put here or above.
+CREATE TEMP TABLE internal AS SELECT btrim(n, E'\t\n') AS name FROM string_to_table('
+	airflow_has,airflow_relation,airflow_schema_name,airflow_schema_or_null,airflow_schema_setting,airflow_sweeps,alembic_head,audit_tasks,audit_weights,
+	change_fault,change_rows,change_state,check_changes,check_choice,check_cohort,check_drain,check_drainable,check_limit,check_name,check_place,check_weight,
+	clear_columns,clear_deadlines,clear_dialect,clear_document,clear_pinned,clear_plan,clear_record,clear_runs,clear_selection,clear_specs,clear_turned,
+	clear_version_expression,clear_write,connection_counts,connections_max,cron_database,cron_schedule,cron_version,data_time,deployment_state,dlq_batch_news,
+	dlq_batch_refuse,dlq_batch_retry,dlq_batch_singly,dlq_batch_size,dlq_check_why,dlq_clear,dlq_close,dlq_decide,dlq_delay,dlq_discard_now,dlq_do,dlq_due,
+	dlq_fail_now,dlq_lock,dlq_look,dlq_matching,dlq_refuse,dlq_reopen,dlq_retry_now,dlq_run_tasks,dlq_take,dlq_tasks,dlq_timeout,drain_end,drain_knows,
+	drain_left,drain_note,drain_open,drain_query,drain_runs,drain_to_inbox,drain_turn,drains_hold,end_session,enforced,entry_rates,facts_of_head,
+	facts_of_limits,facts_of_others,finish_rates,functions_for,gate_schema,gate_table,gauge_airflow,gauge_server,grant_functions,held_entries,history_move,history_roll,
+	inflate,library_version,lock_cycle,lock_cycles,lock_during,lock_episode_done,lock_episodes_named,lock_episodes_open,lock_hosts,lock_pieces,lock_policy,lock_roll,
+	lock_row,lock_turn,lock_waits,lock_write_deadlocks,lock_write_episodes,lock_write_ticks,match_tenants,memory_state,need_library,park_entries,park_facts,park_gone,
+	park_read_version,park_retry_date,park_runs_query,park_stamps,pattern_regexp,pattern_valid,pickled,policy_changed,pool_look,pool_low,pool_next,pool_write,
+	pool_write_soon,preloaded,preview_nodes,preview_tree,priority_forget,priority_next,priority_query,priority_write,queue_counts,queue_from_memory,
+	queue_from_tables,queue_limits,rebalance_loads,rebalance_look,rebalance_measure,rebalance_move,rebalance_next,rebalance_take,rebalance_write,relation_name,
+	retry_delay,row_at,row_text,row_update,runs_code,sampler_memory,sampler_ticks,sampler_ticks_done,seconds,serialized_below,serialized_dag,serialized_edges,
+	serialized_mapped_groups,serialized_number,serialized_relatives,serialized_specs,serialized_tasks,sessions_seen,set_stuck_progress,share_now,stuck_causes,
+	stuck_close,stuck_cutoffs,stuck_end,stuck_failures,stuck_find,stuck_look,stuck_progress,stuck_query,stuck_record,stuck_ring,stuck_ring_done,
+	stuck_surroundings,stuck_suspect,sweeps,task_name,tenant_facts,tenant_head,tenant_usage,triggerers,undo_clear,undo_dlq_discard,undo_dlq_fail,undo_drain,
+	undo_pool,undo_set_mode,upgrade_sessions,upgrade_tasks,uuid7,version_note,waiting_query,with_short_locks,without_misfits', ',') n;
+
 CREATE ROLE bp_nobody;
 CREATE ROLE bp_reader;
 CREATE ROLE bp_operator;
@@ -140,10 +161,17 @@ SELECT is((SELECT p.provolatile FROM ours p WHERE p.proname = c.name), c.volatil
 SELECT is((SELECT p.prosecdef FROM ours p WHERE p.proname = c.name), c.definer, c.name || ': security definer') FROM contract c;
 
 -- Rights, of every function.
+SELECT set_eq('SELECT proname::text FROM ours', 'SELECT name FROM contract UNION SELECT name FROM internal', 'it is said of each function whom it is for');
 SELECT is(has_function_privilege('bp_nobody', oid, 'EXECUTE'), coalesce(audience = 'public', false), proname || ': PUBLIC') FROM ours ORDER BY proname;
 SELECT is(has_function_privilege('bp_reader', oid, 'EXECUTE'), coalesce(audience IN ('public', 'reader'), false), proname || ': reader') FROM ours ORDER BY proname;
 SELECT is(has_function_privilege('bp_operator', oid, 'EXECUTE'), coalesce(audience IN ('public', 'reader', 'operator'), false), proname || ': operator')
 FROM ours ORDER BY proname;
+SELECT is_empty($$
+	SELECT o FROM (SELECT oid::regprocedure::text, coalesce(proacl, acldefault('f', proowner)) FROM ours WHERE proname <> 'look_useful'
+		UNION ALL SELECT oid::regclass::text, relacl FROM pg_class WHERE relnamespace = 'airflow_bp'::regnamespace
+		UNION ALL SELECT oid::regtype::text, coalesce(typacl, acldefault('T', typowner)) FROM pg_type WHERE typnamespace = 'airflow_bp'::regnamespace AND typcategory <> 'A'
+		UNION ALL SELECT attrelid::regclass || '.' || attname, attacl FROM pg_attribute a JOIN relations r ON r.oid = a.attrelid
+		UNION ALL SELECT nspname, nspacl FROM pg_namespace WHERE nspname = 'airflow_bp') v (o, acl), aclexplode(acl) WHERE grantee = 0$$, 'nothing at all for PUBLIC');
 SELECT ok(NOT has_schema_privilege('bp_nobody', 'airflow_bp', 'USAGE'), 'PUBLIC may not use the schema');
 SELECT ok(has_schema_privilege(r, 'airflow_bp', 'USAGE') AND NOT has_schema_privilege(r, 'airflow_bp', 'CREATE'), r || ' may use the schema, not make things in it')
 FROM unnest('{bp_reader,bp_operator}'::text[]) r;
@@ -154,8 +182,8 @@ FROM relations, unnest('{bp_reader,bp_operator}'::text[]) r WHERE relkind <> 'S'
 
 -- What runs with the rights of the owner, or builds statements, has its search_path pinned.
 SELECT ok(proconfig @> '{"search_path=pg_catalog, pg_temp"}', proname || ': search_path is pinned') FROM ours
--- A procedure that commits can pin nothing, and names everything in full.
-WHERE prosecdef OR prokind <> 'p' AND prolang = (SELECT oid FROM pg_language WHERE lanname = 'plpgsql') ORDER BY proname;
+-- A procedure that commits can pin nothing, and names everything in full.  A body of expressions is bound when it is made.
+WHERE prosecdef OR prokind <> 'p' AND prosqlbody IS NULL AND prolang IN (SELECT oid FROM pg_language WHERE lanname IN ('plpgsql', 'sql')) ORDER BY proname;
 SELECT ok(rolsuper, proname || ': the owner of a definer is the owner of the extension') FROM ours JOIN pg_roles r ON r.oid = proowner WHERE prosecdef;
 
 -- Comments.

@@ -123,6 +123,26 @@ is(value($node, "SELECT blocked_component, relation, airflow_row ->> 'task_id', 
 is(value($node, "SELECT blocker_class, blocked_class, share > 0 FROM airflow_bp.lock_report() WHERE blocker_component = 'scheduler'"),
 	'update task_instance|update task_instance|t', 'and reported');
 is(value($node, "SELECT component, rule FROM airflow_bp.sessions() WHERE pid = " . pid_of($s1)), 'scheduler|earlier: queues tasks', 'a statement is remembered');
+
+# Who waits for one transaction, each for something else of it.
+$s1->query("BEGIN; UPDATE task_instance SET updated_at = now() WHERE $row1 OR $row2; INSERT INTO slot_pool (pool, slots, include_deferred) VALUES ('late', 1, false)");
+$s2 = waits("UPDATE task_instance SET pool_slots = 1 WHERE $row1");
+waiting(1, 'one waits for a row');
+my $other = waits("UPDATE task_instance SET pool_slots = 1 WHERE $row2");
+my $third = waits("INSERT INTO slot_pool (pool, slots, include_deferred) VALUES ('late', 1, false)");
+waiting(3, 'one for another row, and one for what is no row yet');
+my $wanted = "string_agg(coalesce(airflow_row ->> 'task_id', relation, 'no row'), ' ' ORDER BY airflow_row ->> 'task_id')";
+my $episodes = "FROM airflow_bp.lock_episodes() WHERE going_on AND samples > 1";
+is(value($node, "SELECT $wanted FROM airflow_bp.lock_tree() WHERE depth = 1"), 't1 t2 no row', 'each has its own');
+wait_for($node, "SELECT count(*) = 3 $episodes", 'the sampler sees three episodes');
+is(value($node, "SELECT $wanted $episodes"), 't1 t2 no row', 'each with its own');
+$node->safe_psql('airflow', "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE wait_event_type = 'Lock' ORDER BY xact_start LIMIT 1");
+waiting(2, 'the first leaves');
+wait_for($node, "SELECT NOT bool_or(going_on) FROM airflow_bp.lock_episodes() WHERE airflow_row ->> 'task_id' = 't1'", 'its episode ends');
+is(value($node, "SELECT $wanted $episodes"), 't2 no row', 'the others are what they were');
+$s1->query('ROLLBACK');
+waiting(0, 'nobody waits');
+end($other, $third);
 end($s1);
 
 # A restart, and a crash, lose nothing that is written; looks go on.

@@ -17,11 +17,12 @@ sub fixture
 	return "$FindBin::RealBin/../fixtures/$_[0]";
 }
 
-# A server with our library preloaded; settings override.
+# A server with our library preloaded; settings override.  install_path: of another installation.
 sub start_node
 {
 	my ($name, %settings) = @_;
-	my $node = PostgreSQL::Test::Cluster->new($name);
+	my $path = delete $settings{install_path};
+	my $node = PostgreSQL::Test::Cluster->new($name, $path ? (install_path => $path) : ());
 	my %all = (
 		shared_preload_libraries => "'airflow_bp'",
 		'airflow_bp.database' => "'airflow'",

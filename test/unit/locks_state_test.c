@@ -59,11 +59,25 @@ test_episode(void)
 	ok(!episode_due(false, 0, 1000 * SECOND, 1059 * SECOND) && episode_due(false, 0, 1000 * SECOND, 1060 * SECOND), "but each minute");
 }
 
+static void
+test_rate(void)
+{
+	EpisodeRate rate = {0};
+	int			begun = 0;
+
+	for (int i = 0; i < 100; i++)
+		begun += episode_may_begin(&rate, 40, 60 * SECOND + i);
+	ok(begun == 40, "so many episodes begin in a minute");
+	ok(!episode_may_begin(&rate, 40, 120 * SECOND - 1) && episode_may_begin(&rate, 40, 120 * SECOND), "and again in the next");
+	ok(episode_may_begin(&rate, 1, 60 * SECOND), "and after a clock that was set back");
+}
+
 int
 main(void)
 {
 	test_period();
 	test_look();
 	test_episode();
+	test_rate();
 	return tap_done();
 }
