@@ -304,6 +304,7 @@ CREATE FUNCTION airflow_bp.grant_functions(role regrole, audience text) RETURNS 
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
 	function regprocedure;
+	type regtype;
 BEGIN
 	IF NOT EXISTS (SELECT FROM pg_roles r WHERE r.oid = role) THEN
 		RAISE EXCEPTION USING ERRCODE = 'BP001', MESSAGE = 'no role is given', HINT = 'Give the name of a role.';
@@ -311,9 +312,13 @@ BEGIN
 	FOR function IN SELECT airflow_bp.functions_for(audience) LOOP
 		EXECUTE format('GRANT EXECUTE ON ROUTINE %s TO %s', function, role);
 	END LOOP;
+	-- Who may use the schema could build on our types, and so be in the way of DROP EXTENSION.  In the install script this makes pg_dump 15 warn.
+	FOR type IN SELECT t.oid FROM pg_type t WHERE t.typnamespace = 'airflow_bp'::regnamespace AND t.typcategory <> 'A' LOOP
+		EXECUTE format('REVOKE ALL ON TYPE %s FROM PUBLIC', type);
+	END LOOP;
 END
 $$;
-COMMENT ON FUNCTION airflow_bp.grant_functions(regrole, text) IS 'Grants a role the functions of functions_for(). BP001 no role.';
+COMMENT ON FUNCTION airflow_bp.grant_functions(regrole, text) IS 'Grants a role the functions of functions_for(), and takes our types from PUBLIC. BP001 no role.';
 
 CREATE FUNCTION airflow_bp.grant_reader(role regrole) RETURNS void
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
