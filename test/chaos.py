@@ -494,7 +494,7 @@ class Chaos:
             passed, failed = passed + (not against), failed + bool(against)
             print(f"{'not ok' if against else 'ok'} - {what}", flush=True)
             shown = list(against.items()) if isinstance(against, dict) else against if isinstance(against, list | set) else [against]
-            for line in list(shown)[:20] if against else ():
+            for line in list(shown)[:8] if against else ():
                 print(f"#   {line}"[:600])
         for name, times in self.airflow.ended.items():
             print(f"# {name} ended by itself and was started again {times} times")
