@@ -25,7 +25,6 @@ HERE = Path(__file__).resolve().parent / "chaos"
 sys.path[:0] = [str(HERE), str(HERE.parent / "e2e")]
 
 import harness
-import letters
 import scenes
 from ends import ENDS, wrong
 from watch import Watcher
@@ -303,7 +302,8 @@ class Chaos:
     def locks(self):
         """Sessions that lock tables and rows and sit there; our worker does not wait for them."""
         tables = ["task_instance", "dag_run", "slot_pool", "serialized_dag", "alembic_version"]
-        ours = self.pg.rows("SELECT 'airflow_bp.' || relname FROM pg_class WHERE relnamespace = 'airflow_bp'::regnamespace AND relkind = 'r' ORDER BY 1")
+        mine = "relnamespace = 'airflow_bp'::regnamespace AND relkind = 'r'"
+        ours = self.pg.rows(f"SELECT 'airflow_bp.' || relname FROM pg_class WHERE {mine} ORDER BY 1")
         statements = [f"LOCK TABLE {table}" for table in self.random.sample(tables, 2)]
         statements += [f"LOCK TABLE {table}" for (table,) in self.random.sample(ours, 3)]
         rows = "SELECT 1 FROM {} WHERE state IN ('queued', 'running') LIMIT 20 FOR UPDATE"
@@ -351,8 +351,9 @@ class Chaos:
 
     def move_tables(self, space):
         self.pg.rows(f"""DO $$ DECLARE r record; BEGIN
-            FOR r IN SELECT relkind, oid::regclass AS name FROM pg_class WHERE relnamespace = 'airflow_bp'::regnamespace AND relkind IN ('r', 'i') LOOP
-                EXECUTE format('ALTER %s %s SET TABLESPACE {space}', CASE r.relkind WHEN 'r' THEN 'TABLE' ELSE 'INDEX' END, r.name);
+            FOR r IN SELECT CASE relkind WHEN 'r' THEN 'TABLE' ELSE 'INDEX' END AS kind, oid::regclass AS name FROM pg_class
+                WHERE relnamespace = 'airflow_bp'::regnamespace AND relkind IN ('r', 'i') LOOP
+                EXECUTE format('ALTER %s %s SET TABLESPACE {space}', r.kind, r.name);
             END LOOP; END $$""")
 
     def clocks(self):
@@ -439,7 +440,8 @@ class Chaos:
     def check(self):
         """(what holds, what was found against it) one after the other."""
         pg, watcher = self.pg, self.watcher
-        yield f"{sum(self.counts.values())} faults are over: {', '.join(f'{n} {kind}' for kind, n in self.counts.items())}", self.failures or ([] if self.counts else ["none"])
+        counts = ", ".join(f"{n} {kind}" for kind, n in self.counts.items())
+        yield f"{sum(self.counts.values())} faults are over: {counts}", self.failures or ([] if counts else ["none"])
         tasks = pg.value("SELECT count(*) FROM task_instance")
         yield f"{len(self.runs)} runs with {tasks} tasks ended as they would have", wrong(pg, self.runs)
         lost = watcher.finish()
@@ -494,11 +496,12 @@ class Chaos:
             passed, failed = passed + (not against), failed + bool(against)
             print(f"{'not ok' if against else 'ok'} - {what}", flush=True)
             shown = list(against.items()) if isinstance(against, dict) else against if isinstance(against, list | set) else [against]
-            for line in list(shown)[:20] if against else ():
+            for line in list(shown)[:8] if against else ():
                 print(f"#   {line}"[:600])
         for name, times in self.airflow.ended.items():
             print(f"# {name} ended by itself and was started again {times} times")
-        print(f"# seed {SEED}; {passed} passed, {failed} failed", flush=True)
+        print(f"# seed {SEED}{f'; logs are kept in {self.directory}' if failed else ''}")
+        print(f"{passed} passed, {failed} failed", flush=True)
         return failed
 
 
@@ -520,8 +523,6 @@ def main():
     except BaseException as error:
         say(f"stopped: {error!r}; logs are kept in {directory}")
         raise SystemExit(1) from None
-    if failed:
-        say(f"logs are kept in {directory}")
     harness.kill_all()
     if chaos.small:
         subprocess.run(["umount", chaos.small], capture_output=True)
