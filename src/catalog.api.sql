@@ -9,8 +9,8 @@ COMMENT ON FUNCTION airflow_bp.airflow_schema_setting() IS 'The setting airflow_
 CREATE FUNCTION airflow_bp.gate_schema() RETURNS text
 LANGUAGE plpgsql STABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
-	RETURN (SELECT min(n.nspname) FROM pg_trigger t JOIN pg_class c ON c.oid = t.tgrelid JOIN pg_namespace n ON n.oid = c.relnamespace
-		WHERE t.tgfoid = 'airflow_bp.gate()'::regprocedure HAVING count(*) = 1);
+	RETURN (SELECT min(n.nspname) FROM pg_class c JOIN pg_trigger t ON t.tgrelid = c.oid JOIN pg_namespace n ON n.oid = c.relnamespace
+		WHERE c.relname = 'task_instance' AND t.tgfoid = 'airflow_bp.gate()'::regprocedure HAVING count(*) = 1);
 END
 $$;
 COMMENT ON FUNCTION airflow_bp.gate_schema() IS 'Schema of the table with our gate; NULL when there is none, or more than one.';
@@ -19,13 +19,13 @@ COMMENT ON FUNCTION airflow_bp.gate_schema() IS 'Schema of the table with our ga
 CREATE FUNCTION airflow_bp.runs_code(airflow_schema text) RETURNS boolean
 LANGUAGE plpgsql STABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
-	RETURN EXISTS (SELECT FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid
-		LEFT JOIN pg_type y ON y.oid = a.atttypid AND y.oid >= 16384
+	RETURN EXISTS (SELECT FROM pg_class c
 		WHERE c.relnamespace = (SELECT n.oid FROM pg_namespace n WHERE n.nspname = airflow_schema)
 			AND c.relname IN ('alembic_version', 'dag', 'dag_run', 'dag_version', 'deadline', 'deadline_alert', 'job', 'serialized_dag', 'slot_pool',
 				'task_instance', 'task_instance_history', 'task_reschedule')
-			AND (c.relkind IN ('v', 'm', 'f') OR y.typbasetype >= 16384
-				OR EXISTS (SELECT FROM pg_cast k WHERE k.castsource = y.oid AND k.castfunc >= 16384)));
+			AND (c.relkind IN ('v', 'm', 'f')
+				OR EXISTS (SELECT FROM pg_attribute a JOIN pg_type y ON y.oid = a.atttypid WHERE a.attrelid = c.oid AND a.atttypid >= 16384
+					AND (y.typbasetype >= 16384 OR EXISTS (SELECT FROM pg_cast k WHERE k.castsource = y.oid AND k.castfunc >= 16384)))));
 END
 $$;
 COMMENT ON FUNCTION airflow_bp.runs_code(text) IS 'Would reading the tables of Airflow in this schema run code that somebody has made: of a view, a foreign table, or a cast?';
