@@ -31,9 +31,9 @@ airflow_bp_library_version(PG_FUNCTION_ARGS)
 	PG_RETURN_TEXT_P(cstring_to_text(version_of_library));
 }
 
-/* Of the SQL objects in this database, when it is not ours; else NULL. */
+/* Of the SQL objects in this database; NULL: there are none. */
 char *
-version_of_others(void)
+version_of_objects(void)
 {
 	char	   *version = NULL;
 	Relation	rel = table_open(ExtensionRelationId, AccessShareLock);
@@ -55,6 +55,15 @@ version_of_others(void)
 	}
 	systable_endscan(scan);
 	table_close(rel, AccessShareLock);
+	return version;
+}
+
+/* The same when it is not ours; else NULL. */
+char *
+version_of_others(void)
+{
+	char	   *version = version_of_objects();
+
 	return version != NULL && strcmp(version, version_of_library) != 0 ? version : NULL;
 }
 

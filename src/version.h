@@ -8,6 +8,7 @@
 
 extern const char version_of_library[];
 
+extern char *version_of_objects(void);
 extern char *version_of_others(void);
 extern void version_check(void);
 

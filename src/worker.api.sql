@@ -214,7 +214,7 @@ LANGUAGE sql VOLATILE ROWS 1 SECURITY DEFINER SET search_path = pg_catalog, pg_t
 	SELECT e.extversion, coalesce(d.mode, 'off'), s.airflow_version, s.alembic_head, s.head_known, airflow_bp.preloaded(), m.worker_pid, m.last_tick,
 		m.tick_ms, m.drift_slots, m.held, m.parked_runs, m.fail_open_total,
 		nullif(concat_ws('; ',
-			airflow_bp.version_note(),
+			v.version_note,
 			CASE WHEN s.airflow_schema IS NULL THEN 'no schema, or more than one, holds the tables of Airflow' END,
 			CASE WHEN NOT airflow_bp.preloaded() THEN 'not preloaded: add airflow_bp to shared_preload_libraries and restart' END,
 			CASE WHEN NOT s.gate_enabled THEN 'not enabled: call airflow_bp.enable()' END,
@@ -223,18 +223,19 @@ LANGUAGE sql VOLATILE ROWS 1 SECURITY DEFINER SET search_path = pg_catalog, pg_t
 				'a subscription writes task_instance: the counters are those of the last recount' END,
 			CASE WHEN s.alembic_head IS NOT NULL AND NOT s.head_known THEN 'alembic head not known: enforcement pauses' END,
 			CASE WHEN pg_is_in_recovery() THEN 'standby: nothing is counted here'
-				WHEN airflow_bp.preloaded() AND m.worker_pid IS NULL AND airflow_bp.version_note() IS NULL THEN
+				WHEN airflow_bp.preloaded() AND m.worker_pid IS NULL AND v.version_note IS NULL THEN
 					'no worker: set airflow_bp.database, or call airflow_bp.tick() at a period' END,
 			CASE WHEN s.gate_enabled AND m.ready IS FALSE THEN 'counters not ready' END,
 			CASE WHEN m.held_without_place > 0 THEN format('%s asks held without a place in line: raise airflow_bp.max_held', m.held_without_place) END,
 			airflow_bp.drain_note(),
 			CASE WHEN m.log_dropped > 0 THEN format('%s decisions missing in the log', m.log_dropped) END,
 			m.note), ''),
-		CASE WHEN airflow_bp.version_note() IS NULL THEN airflow_bp.sweeps() END
+		CASE WHEN v.version_note IS NULL THEN airflow_bp.sweeps() END
 	FROM airflow_bp.deployment_state() s
 	JOIN pg_extension e ON e.extname = 'airflow_bp'
 	LEFT JOIN airflow_bp.deployment d ON true
 	LEFT JOIN airflow_bp.memory_state() m ON true
+	CROSS JOIN airflow_bp.version_note() v (version_note)
 $$;
 COMMENT ON FUNCTION airflow_bp.status() IS
 'One row: versions, mode, worker and its last turn (tick_ms: its length), drift_slots (recount minus counters, must be 0), held tasks, parked runs, fail_open_total (asks and changes that could not be judged and were let through), note (what to know or do), sweeps (see sweeps(): when Airflow mends what is stuck, when we warn and record). NULL: cannot be known.';

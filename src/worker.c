@@ -14,7 +14,6 @@
 #include "access/xact.h"
 #include "catalog/objectaccess.h"
 #include "catalog/pg_database.h"
-#include "commands/extension.h"
 #include "pgstat.h"
 #include "postmaster/bgworker.h"
 #include "postmaster/interrupt.h"
@@ -302,14 +301,15 @@ static bool
 worker_fits(void)
 {
 	static bool said = false;
-	char	   *others = version_of_others();
+	char	   *objects = version_of_objects();
+	bool		fits = objects != NULL && strcmp(objects, version_of_library) == 0;
 
-	if (others != NULL && !said)
+	if (objects != NULL && !fits && !said)
 		ereport(LOG,
 				(errmsg("airflow_bp: the library is of version %s, the SQL objects are of %s: the worker stands still",
-						version_of_library, others)));
-	said = others != NULL;
-	return others == NULL && OidIsValid(get_extension_oid("airflow_bp", true));
+						version_of_library, objects)));
+	said = objects != NULL && !fits;
+	return fits;
 }
 
 static void
@@ -401,8 +401,10 @@ airflow_bp_tick(PG_FUNCTION_ARGS)
 	if (IsBinaryUpgrade)
 		PG_RETURN_BOOL(false);
 	if (version_of_others() != NULL)
+	{
 		worker_idle(db);
-	version_check();
+		version_check();
+	}
 	PG_RETURN_BOOL(tick_whole(db, false));
 }
 

@@ -40,6 +40,7 @@ sampler=$(sql -c "SELECT pid FROM airflow_bp.sampler_memory()")
 worker=$(sql -c "SELECT pid FROM pg_stat_activity WHERE backend_type LIKE 'airflow_bp%' AND datname = 'bench'")
 clients=()
 trap end_sessions EXIT
+
 # CPU time of processes, in seconds.
 cpu()
 {
