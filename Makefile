@@ -14,6 +14,7 @@ OBJS = \
 	src/age.o \
 	src/airflow_bp.o \
 	src/catalog.o \
+	src/deployment.o \
 	src/drain.o \
 	src/drain_state.o \
 	src/examine.o \

@@ -6,6 +6,7 @@
 #include "fmgr.h"
 
 #include "catalog.h"
+#include "deployment.h"
 #include "guc.h"
 #include "park.h"
 #include "pending.h"
@@ -25,6 +26,7 @@ _PG_init(void)
 		return;
 	shmem_init();
 	catalog_init();
+	deployment_init();
 	pending_init();
 	policy_init();
 	park_init();

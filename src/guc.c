@@ -7,6 +7,7 @@
 
 #include "utils/guc.h"
 
+#include "deployment.h"
 #include "guc.h"
 
 char	   *guc_database;
@@ -62,6 +63,12 @@ check_lock_sample_period(int *value, void **extra, GucSource source)
 	return false;
 }
 
+static void
+airflow_schema_changed(const char *schema, void *extra)
+{
+	deployment_forget();
+}
+
 /* Settings that size shared memory exist only where it can still be had. */
 static void
 guc_init_preloaded(void)
@@ -112,7 +119,7 @@ guc_init(bool preloaded)
 	DefineCustomStringVariable("airflow_bp.airflow_schema",
 							   "Schema of the Airflow tables; empty: detect.",
 							   NULL, &guc_airflow_schema, "", PGC_SUSET, 0,
-							   NULL, NULL, NULL);
+							   NULL, airflow_schema_changed, NULL);
 	define_time("airflow_bp.startup_hold",
 				"How long the gate holds while the counters are not ready.",
 				&guc_startup_hold, 10 * 1000, 0);

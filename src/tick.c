@@ -20,8 +20,9 @@
 #include "utils/timeout.h"
 #include "utils/timestamp.h"
 
-#include "held.h"
+#include "deployment.h"
 #include "guc.h"
+#include "held.h"
 #include "locks_sample.h"
 #include "log.h"
 #include "park.h"
@@ -43,7 +44,7 @@ typedef struct Turn
 {
 	DbState    *db;
 	TimestampTz now;
-	char	   *airflow_schema; /* NULL: no Airflow here */
+	const char *airflow_schema; /* NULL: no Airflow here */
 	bool		own_timeout;	/* set statement_timeout ourselves */
 	bool		ends_soon;		/* the transaction ends with the turn */
 } Turn;
@@ -90,24 +91,20 @@ static void
 step_inspect(Turn *turn)
 {
 	DbState    *db = turn->db;
-	MemoryContext spi_context;
+	const Deployment *here = deployment_look();
 
-	spi_query("SELECT airflow_schema, head_known, gate_enabled FROM airflow_bp.deployment_state()");
-	if (SPI_processed == 0)
-		return;
-	spi_context = MemoryContextSwitchTo(TopTransactionContext);
-	turn->airflow_schema = spi_null(0, 1) ? NULL : pstrdup(spi_text(0, 1));
-	MemoryContextSwitchTo(spi_context);
+	if (here->airflow_schema[0] != '\0')
+		turn->airflow_schema = here->airflow_schema;
 	LWLockAcquire(shmem->lock, LW_EXCLUSIVE);
-	if (db->may_enforce != spi_bool(0, 2))
+	if (db->may_enforce != here->head_known)
 		db->policy_wanted++;	/* drains are in force, or not */
-	db->may_enforce = spi_bool(0, 2);
-	if (db->enabled != spi_bool(0, 3))
+	db->may_enforce = here->head_known;
+	if (db->enabled != here->gate_enabled)
 	{
 		held_clear(db);
 		db->since = turn->now;
 	}
-	db->enabled = spi_bool(0, 3);
+	db->enabled = here->gate_enabled;
 	LWLockRelease(shmem->lock);
 }
 

@@ -18,17 +18,7 @@ $$;
 COMMENT ON FUNCTION airflow_bp.airflow_schema_or_null() IS 'Schema of the Airflow tables; NULL when there is none or more than one.';
 
 CREATE FUNCTION airflow_bp.alembic_head(airflow_schema text) RETURNS text
-LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
-DECLARE
-	head text;
-BEGIN
-	IF airflow_schema IS NOT NULL THEN
-		EXECUTE format('SELECT string_agg(v.version_num, '','' ORDER BY v.version_num) FROM %s v',
-			airflow_bp.airflow_relation(airflow_schema, 'alembic_version', 'version_num')) INTO head;
-	END IF;
-	RETURN head;
-END
-$$;
+LANGUAGE c STABLE PARALLEL SAFE AS 'MODULE_PATHNAME', 'airflow_bp_alembic_head';
 COMMENT ON FUNCTION airflow_bp.alembic_head(text) IS 'Alembic head of the Airflow tables in a schema; NULL when there is none.';
 
 CREATE FUNCTION airflow_bp.gate_table() RETURNS regclass

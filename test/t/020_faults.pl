@@ -122,6 +122,26 @@ is(value($node, "SELECT test.ask('a1', 4)"), 0, 'enforced again');
 sound('unknown head');
 again(2);
 
+# The worker keeps what it has seen of the deployment until one of these changes.
+$node->safe_psql('airflow', 'CREATE TYPE public.odd AS (v text); CREATE FUNCTION public.as_text(public.odd) RETURNS text LANGUAGE sql AS $$SELECT $1.v$$;
+	ALTER TABLE slot_pool ADD COLUMN odd public.odd');
+wait_for($node, "SELECT may_enforce FROM airflow_bp.memory_state()", 'a column of an odd type alone is no reason');
+foreach my $change (
+	[ 'a table is gone', 'ALTER TABLE alembic_version RENAME TO gone', 'NOT may_enforce', 'ALTER TABLE gone RENAME TO alembic_version' ],
+	[ 'a cast would run code', 'CREATE CAST (public.odd AS text) WITH FUNCTION public.as_text(public.odd) AS IMPLICIT', 'NOT may_enforce', 'DROP CAST (public.odd AS text)' ],
+	[ 'a setting says otherwise', "ALTER SYSTEM SET airflow_bp.airflow_schema = 'elsewhere'; SELECT pg_reload_conf()", 'NOT may_enforce',
+		'ALTER SCHEMA public RENAME TO elsewhere' ],
+	[ 'the schema has another name', 'ALTER SCHEMA elsewhere RENAME TO public', 'NOT may_enforce', 'ALTER SYSTEM RESET airflow_bp.airflow_schema; SELECT pg_reload_conf()' ])
+{
+	my ($what, $do, $seen, $undo) = @$change;
+	my $state = 'FROM airflow_bp.memory_state()';
+	$node->safe_psql('airflow', $do);
+	wait_for($node, "SELECT $seen $state", "$what: seen");
+	$node->safe_psql('airflow', $undo);
+	wait_for($node, "SELECT may_enforce $state", "$what: over");
+}
+$node->safe_psql('airflow', 'DROP TYPE public.odd CASCADE; DROP FUNCTION IF EXISTS public.as_text');
+
 # A column that is gone, has another name or another type.
 foreach my $change (
 	[ 'RENAME COLUMN executor TO executor_name', 'RENAME COLUMN executor_name TO executor' ],
