@@ -140,7 +140,7 @@ COMMENT ON FUNCTION airflow_bp.sampler_memory() IS 'What shared memory says of t
 
 -- Writing, by the worker.
 
-CREATE FUNCTION airflow_bp.lock_episodes_named(telling boolean) RETURNS TABLE (id bigint, begins int, over boolean, from_at timestamptz, to_at timestamptz,
+CREATE FUNCTION airflow_bp.lock_episodes_named(telling boolean, during tstzrange) RETURNS TABLE (id bigint, begins int, over boolean, from_at timestamptz, to_at timestamptz,
 	blocker_component text, blocker bigint, blocker_class text, blocker_shape text, blocked_component text, blocked bigint, blocked_class text,
 	blocked_shape text, lock_type text, relation text, airflow_row jsonb, samples bigint, waiter_seconds float8, idle_seconds float8, longest interval,
 	most_waiters int, sessions jsonb)
@@ -154,12 +154,14 @@ LANGUAGE sql VOLATILE ROWS 10 SET search_path = pg_catalog, pg_temp AS $$
 	FROM airflow_bp.lock_episodes_open(telling) e
 	CROSS JOIN (SELECT airflow_bp.airflow_schema_or_null() OFFSET 0) s (airflow_schema)
 	LEFT JOIN airflow_bp.lock_hosts() r ON e.blocker_component = 'unknown' AND r.host = e.blocker_client
+	WHERE e.from_at <@ during
 $$;
-COMMENT ON FUNCTION airflow_bp.lock_episodes_named(boolean) IS 'lock_episodes_open() with names in place of numbers, as lock_history has them.';
+COMMENT ON FUNCTION airflow_bp.lock_episodes_named(boolean, tstzrange) IS
+'lock_episodes_open() of those that begin in a range, with names in place of numbers, as lock_history has them.';
 
 CREATE FUNCTION airflow_bp.lock_write_episodes() RETURNS bigint
 LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
-	WITH due AS MATERIALIZED (SELECT * FROM airflow_bp.lock_episodes_named(true)),
+	WITH due AS MATERIALIZED (SELECT * FROM airflow_bp.lock_episodes_named(true, '(,)')),
 	statements AS (
 		INSERT INTO airflow_bp.lock_statement (print, class, shape)
 		SELECT d.blocker, d.blocker_class, d.blocker_shape FROM due d UNION SELECT d.blocked, d.blocked_class, d.blocked_shape FROM due d
@@ -262,8 +264,7 @@ LANGUAGE sql VOLATILE ROWS 1000 SET search_path = pg_catalog, pg_temp AS $$
 	UNION ALL
 	SELECT 0, e.from_at, e.to_at, e.id, e.blocker_component, e.blocker_class, e.blocker_shape, e.blocked_component, e.blocked_class, e.blocked_shape,
 		e.lock_type, e.relation, e.airflow_row, e.begins, e.samples, e.waiter_seconds, e.idle_seconds, e.longest, e.most_waiters, e.sessions, NOT e.over
-	FROM airflow_bp.lock_episodes_named(false) e
-	WHERE e.from_at <@ during
+	FROM airflow_bp.lock_episodes_named(false, during) e
 $$;
 COMMENT ON FUNCTION airflow_bp.lock_pieces(tstzrange) IS 'Pieces of lock_history that begin in a range, and what is not written yet.';
 
