@@ -292,6 +292,8 @@ class Airflow:
             "LOGGING__TRIGGER_LOG_SERVER_PORT": free_port(),
             "SCHEDULER__SCHEDULER_HEALTH_CHECK_SERVER_PORT": free_port(),
             "USAGE_DATA_COLLECTION__ENABLED": False,
+            # 5 unless set: a task fails whose API server takes longer, as it may where all share few cores.
+            "WORKERS__EXECUTION_API_TIMEOUT": 60,
             **self.settings,
         }
         return {
