@@ -14,6 +14,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections import Counter
 from contextlib import suppress
 from datetime import datetime, timezone
 from pathlib import Path
@@ -98,7 +99,8 @@ class Supervised(harness.Airflow):
     def alive(self):
         for name, child in self.running.items():
             if child.poll() is not None:
-                self.ended[name] = self.ended.get(name, 0) + 1
+                errors = re.findall(r"^[\w.]*(?:Error|Exception)\b.*", self.log(name), re.MULTILINE)
+                self.ended[name, errors[-1] if errors else f"exit code {child.returncode}"] += 1
         self.revive()
 
 
@@ -198,7 +200,7 @@ class Chaos:
         connection.cursor().execute("CREATE DATABASE airflow")
         connection.close()
         airflow = Supervised(self.directory, pg)
-        airflow.ended = {}
+        airflow.ended = Counter()
         dags = self.directory / "dags"
         dags.mkdir()
         shutil.copy(HERE / "dag.py", dags)
@@ -498,8 +500,8 @@ class Chaos:
             shown = list(against.items()) if isinstance(against, dict) else against if isinstance(against, list | set) else [against]
             for line in list(shown)[:8] if against else ():
                 print(f"#   {line}"[:600])
-        for name, times in self.airflow.ended.items():
-            print(f"# {name} ended by itself and was started again {times} times")
+        for (name, why), times in self.airflow.ended.items():
+            print(f"# {name} ended by itself and was started again, times: {times}, last: {why}"[:400])
         print(f"# seed {SEED}{f'; logs are kept in {self.directory}' if failed else ''}")
         print(f"{passed} passed, {failed} failed", flush=True)
         return failed

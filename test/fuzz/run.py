@@ -464,7 +464,7 @@ def report(run, sessions, mason):
         print(f"known, {n} times: {known}")
     for what, sql in run.clumsy.items():
         print(f"not our own error: {what}\n    {sql}")
-    print(f"{len(run.faults)} faults")
+    print(f"{not run.faults:d} passed, {len(run.faults)} failed")
 
 
 def main():
