@@ -217,6 +217,8 @@ LANGUAGE sql VOLATILE ROWS 1 SECURITY DEFINER SET search_path = pg_catalog, pg_t
 					'no worker: set airflow_bp.database, or call airflow_bp.tick() at a period' END,
 			CASE WHEN s.gate_enabled AND m.ready IS FALSE THEN 'counters not ready' END,
 			CASE WHEN m.held_without_place > 0 THEN format('%s asks held without a place in line: raise airflow_bp.max_held', m.held_without_place) END,
+			CASE WHEN m.held >= 1000 AND NOT current_setting('airflow_bp.parking')::boolean THEN
+				format('%s held tasks make the scheduler slower: ALTER SYSTEM SET airflow_bp.parking = on', m.held) END,
 			airflow_bp.drain_note(),
 			CASE WHEN m.log_dropped > 0 THEN format('%s decisions missing in the log', m.log_dropped) END,
 			m.note), ''),

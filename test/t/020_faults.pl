@@ -87,6 +87,7 @@ value($node, "UPDATE task_instance SET queue = 'q' || right(task_id, 1) WHERE da
 wait_for($node, "SELECT count(*) = 0 FROM airflow_bp.held()", 'quiet');
 is(value($node, "SELECT test.ask('a2', 1, 3000)"), 2, 'a limit holds over a bulk update of many classes in turn');
 is(status('fail_open_total'), 0, 'that is judged throughout');
+like(status('note'), qr/2998 held tasks make the scheduler slower: ALTER SYSTEM SET airflow_bp.parking = on/, 'status says what so many want');
 sound('bulk');
 again(5000);
 
