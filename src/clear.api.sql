@@ -559,7 +559,7 @@ DECLARE
 BEGIN
 	EXECUTE format('SELECT g.id FROM unnest($1) g (id) WHERE NOT EXISTS (SELECT FROM %I.task_instance t WHERE t.id = g.id) LIMIT 1', s)
 	INTO missing USING ids;
-	IF missing IS NOT NULL OR array_position(ids, NULL) IS NOT NULL THEN
+	IF missing IS NOT NULL OR EXISTS (SELECT FROM unnest(ids) g (id) WHERE g.id IS NULL) THEN
 		RAISE EXCEPTION USING ERRCODE = 'BP001', MESSAGE = format('there is no task instance %s', coalesce(missing::text, 'NULL')),
 			HINT = 'It was cleared, retried or deleted meanwhile: each try has a new id.';
 	END IF;

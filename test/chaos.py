@@ -94,13 +94,35 @@ class Server(harness.Postgres):
 
 
 class Supervised(harness.Airflow):
-    """What ends is started again at once, as a supervisor does."""
+    """What ends is started again at once, as a supervisor does, and what does not come to its end is killed.
+
+    A scheduler whose database is gone waits for the workers of its LocalExecutor, and some never end.
+    """
+
+    def __init__(self, *arguments, **options):
+        super().__init__(*arguments, **options)
+        self.ended = Counter()
+        self.seen = {}  # by process: how far its log is read, and when it began to end
+
+    def hangs(self, name, pid):
+        log = self.directory / f"{name}.log"
+        offset, since = self.seen.get(pid, (log.stat().st_size, None))
+        if since is None:
+            with log.open("rb") as file:
+                file.seek(offset)
+                text = file.read()
+            since = time.monotonic() if b"Shutting down LocalExecutor" in text else None
+            self.seen[pid] = offset + len(text), since
+        return since is not None and time.monotonic() - since > 60
 
     def alive(self):
-        for name, child in self.running.items():
+        for name, child in list(self.running.items()):
+            hangs = child.poll() is None and self.hangs(name, child.pid)
+            if hangs:
+                harness.kill(child)
             if child.poll() is not None:
                 errors = re.findall(r"^[\w.]*(?:Error|Exception)\b.*", self.log(name), re.MULTILINE)
-                self.ended[name, errors[-1] if errors else f"exit code {child.returncode}"] += 1
+                self.ended[name, "hung after" if hangs else "ended by", errors[-1] if errors else f"exit code {child.returncode}"] += 1
         self.revive()
 
 
@@ -200,7 +222,6 @@ class Chaos:
         connection.cursor().execute("CREATE DATABASE airflow")
         connection.close()
         airflow = Supervised(self.directory, pg)
-        airflow.ended = Counter()
         dags = self.directory / "dags"
         dags.mkdir()
         shutil.copy(HERE / "dag.py", dags)
@@ -500,8 +521,8 @@ class Chaos:
             shown = list(against.items()) if isinstance(against, dict) else against if isinstance(against, list | set) else [against]
             for line in list(shown)[:8] if against else ():
                 print(f"#   {line}"[:600])
-        for (name, why), times in self.airflow.ended.items():
-            print(f"# {name} ended by itself and was started again, times: {times}, last: {why}"[:400])
+        for (name, how, why), times in sorted(self.airflow.ended.items()):
+            print(f"# {name} {how} {why[:200]}: started again {times} times")
         print(f"# seed {SEED}{f'; logs are kept in {self.directory}' if failed else ''}")
         print(f"{passed} passed, {failed} failed", flush=True)
         return failed
