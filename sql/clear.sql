@@ -167,7 +167,7 @@ SELECT * FROM airflow_bp.clear_tasks(NULL);
 SELECT airflow_bp.clear_tasks(ARRAY[test.id(1), test.id(404)]);
 \echo :LAST_ERROR_SQLSTATE
 SELECT airflow_bp.clear_tasks(ARRAY[test.id(1), NULL]);
-SELECT airflow_bp.clear_tasks(ARRAY[[test.id(1)], [NULL]]);
+SELECT airflow_bp.clear_tasks(ARRAY[[test.id(1)], [NULL::uuid]]);
 SELECT airflow_bp.clear_tasks(ARRAY[test.id(9)], true);
 \echo :LAST_ERROR_SQLSTATE
 SELECT airflow_bp.clear_tasks(ARRAY[test.id(1), test.id(8)]);

@@ -33,7 +33,11 @@
 #include "stuck.h"
 #include "tick.h"
 
+#ifdef USE_VALGRIND
+#define STEP_TIMEOUT_MS (500 * 100)
+#else
 #define STEP_TIMEOUT_MS 500
+#endif
 #define RECOUNT_SHARE 100		/* a recount may take 1/100 of the time */
 #define RECOUNT_SHARE_WANTED 10	/* and 1/10 when counters are known to be wrong */
 #define TURN_PERIOD_US USECS_PER_SEC

@@ -4,7 +4,7 @@
 #   cassert    the server checks its assertions
 #   sanitize   server and extension are built with ASan and UBSan
 #   exec       each process starts anew and attaches to the shared memory (EXEC_BACKEND), as on Windows
-#   valgrind   the server runs under valgrind: regress and plain only
+#   valgrind   the server runs under valgrind: regress and plain only; all is slow there, so that only reports count
 # Logs are in build/sharp, each with a copy of the tree.  What the tools report fails the suite "reports".
 set -u -o pipefail
 cd "$(dirname "$0")/.." || exit 1
@@ -46,6 +46,7 @@ tools()
 			;;
 		valgrind)
 			suites=${SUITES:-regress plain}
+			export SLOW=1
 			source=$(test/setup.sh source) && cp "$source/src/tools/valgrind.supp" "$scratch/" && put_under_valgrind "$scratch/server/bin" "$scratch"
 			;;
 	esac

@@ -126,9 +126,13 @@ my $before = value($node, $kept);
 
 # The objects cannot go ahead of the library, nor of the one that the server was started with.
 refuses("ALTER EXTENSION airflow_bp UPDATE TO '$next'", qr/BP005: .*library is of version $ours, older.*HINT: .*restart/s, 'objects ahead of the library: refused');
-install_library($next);
-refuses("ALTER EXTENSION airflow_bp UPDATE TO '$next'", qr/BP005: .*library is of version $ours, older/, 'installed, not restarted: refused');
-is(objects_version(), $ours, 'and all is as it was');
+SKIP:
+{
+	skip 'each session loads the library anew', 2 if qx(pg_config --cppflags) =~ /EXEC_BACKEND/;
+	install_library($next);
+	refuses("ALTER EXTENSION airflow_bp UPDATE TO '$next'", qr/BP005: .*library is of version $ours, older/, 'installed, not restarted: refused');
+	is(objects_version(), $ours, 'and all is as it was');
+}
 is(value($node, "SELECT test.ask('a1', 3, 4)"), 0, 'the limit holds');
 
 # A library ahead of its objects: nothing is held, what could misread refuses, and status() says what to do.
