@@ -140,7 +140,8 @@ COMMENT ON FUNCTION airflow_bp.sampler_memory() IS 'What shared memory says of t
 
 -- Writing, by the worker.
 
-CREATE FUNCTION airflow_bp.lock_episodes_named(telling boolean, during tstzrange) RETURNS TABLE (id bigint, begins int, over boolean, from_at timestamptz, to_at timestamptz,
+CREATE FUNCTION airflow_bp.lock_episodes_named(telling boolean, during tstzrange) RETURNS TABLE (id bigint, begins int, over boolean,
+	from_at timestamptz, to_at timestamptz,
 	blocker_component text, blocker bigint, blocker_class text, blocker_shape text, blocked_component text, blocked bigint, blocked_class text,
 	blocked_shape text, lock_type text, relation text, airflow_row jsonb, samples bigint, waiter_seconds float8, idle_seconds float8, longest interval,
 	most_waiters int, sessions jsonb)
