@@ -4,6 +4,7 @@
 #include "compat.h"
 
 #include "access/twophase.h"
+#include "access/xlog.h"
 #include "common/hashfn.h"
 #include "storage/ipc.h"
 #include "storage/proc.h"
@@ -133,6 +134,7 @@ shmem_find_db(Oid db)
 /*
  * State of this database; NULL without shared memory or when all places are
  * taken.  The pointer stays good: a place is freed when its database is gone.
+ * A standby makes none: startup_hold counts from the promotion on.
  */
 DbState *
 shmem_db(bool create)
@@ -143,7 +145,8 @@ shmem_db(bool create)
 		return mine;
 	LWLockAcquire(shmem->lock, create ? LW_EXCLUSIVE : LW_SHARED);
 	mine = shmem_find_db(MyDatabaseId);
-	if (mine == NULL && create && (mine = shmem_find_db(InvalidOid)) != NULL)
+	if (mine == NULL && create && !RecoveryInProgress() &&
+		(mine = shmem_find_db(InvalidOid)) != NULL)
 		db_reset(mine, MyDatabaseId);
 	LWLockRelease(shmem->lock);
 	return mine;
