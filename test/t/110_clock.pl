@@ -7,6 +7,8 @@ use AirflowBP;
 use PostgreSQL::Test::Utils;
 use Test::More;
 
+plan skip_all => 'its sanitizer wants to be loaded before us' if qx(pg_config --cflags) =~ /fsanitize=address/;
+
 my $dir = PostgreSQL::Test::Utils::tempdir;
 my $ahead = "$dir/ahead";
 
