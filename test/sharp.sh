@@ -41,6 +41,8 @@ tools()
 
 	case $1 in
 		sanitize)
+			# A load of the usual length has time for few recounts.
+			export STRESS_SECONDS=${STRESS_SECONDS:-40}
 			export ASAN_OPTIONS=detect_leaks=0:abort_on_error=1:log_path=$scratch/reports/log
 			export UBSAN_OPTIONS=print_stacktrace=1:abort_on_error=1:log_path=$scratch/reports/log
 			;;
