@@ -225,14 +225,15 @@ done
 test/setup.sh && . test/pg_config.sh && run_child test/setup.sh build asserts || exit 1
 mkdir -p "$logs"
 
-# What failed, each with the line below it: the last lines are what is read where logs are cut.
+# What failed, each with the line below it, and what pg_regress found: the last lines are what is read where logs are cut.
 reasons()
 {
 	local suite
 
 	for suite; do
-		grep -A 1 -E '^not ok [-0-9]' "$logs/$suite.log" | grep -vE '^(--|ok .*|[[:space:]]*)$' | cut -c 1-600
-	done | head -n 30
+		grep -A 1 -E '^not ok [-0-9]' "$logs/$suite.log" | grep -vE '^(--|ok .*|[[:space:]]*)$'
+		[ ! -e "$logs/$suite/regression.diffs" ] || sed -n 's/^[-+@].*/# &/p' "$logs/$suite/regression.diffs" | head -n 20
+	done | cut -c 1-600 | head -n 30
 }
 
 passed=0 failed=0 skipped=0 number=0
