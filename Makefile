@@ -116,7 +116,7 @@ ifneq ($(filter $(HOUSE),$(MAKECMDGOALS)),)
 .PHONY: $(HOUSE)
 check:
 	@test/check.sh $(SUITES)
-unit core:
+unit core chaos:
 	@test/check.sh $@
 check-matrix:
 	@test/matrix.sh
@@ -134,8 +134,6 @@ check-e2e-long:
 	@E2E_MARK= test/check.sh e2e
 demo:
 	@test/setup.sh && test/setup.sh build && venv=$$(test/setup.sh airflow 3.3.2) && exec $$venv/bin/python test/demo.py
-chaos:
-	@test/setup.sh && test/setup.sh build && venv=$$(test/setup.sh airflow 3.3.2) && exec $$venv/bin/python test/chaos.py
 bench:
 	@test/setup.sh && test/setup.sh build && missed=0; for b in test/bench/*.sh; do $$b || missed=1; done; exit $$missed
 fixtures:

@@ -1,7 +1,8 @@
 #!/bin/bash
 # Build, install and run the tests; the last line is "N passed, N failed".
-# usage: check.sh [SUITE]...   without one: all but upgrade, see upgrade.sh, and airflow, which needs AIRFLOW_SOURCE and takes long
-# Logs are in build/check.  E2E holds more options for pytest, E2E_MARK chooses tests, FIXTURES the versions that are made again.
+# usage: check.sh [SUITE]...   without one: all but upgrade, see upgrade.sh, airflow, which needs AIRFLOW_SOURCE, and chaos, which take long
+# Logs are in build/check.  E2E holds more options for pytest, E2E_MARK chooses tests, E2E_VERSIONS the versions of Airflow that are
+# installed for them, the newest last, FIXTURES those whose fixtures are made again.
 # CHECK_UNTIL: the second of the epoch from which on no suite is begun.
 set -u -o pipefail
 cd "$(dirname "$0")/.." || exit 1
@@ -181,14 +182,21 @@ suite_airflow()
 
 suite_e2e()
 {
-	local version python
+	local version versions=${E2E_VERSIONS:-3.3.2-celery 3.0.6 3.1.8 3.2.2 3.3.2} python
 
-	for version in 3.3.2-celery 3.0.6 3.1.8 3.2.2 3.3.2; do
+	for version in $versions; do
 		python=$(test/setup.sh airflow "$version")/bin/python || return
 	done
-	test/setup.sh redis >/dev/null
+	[[ $versions != *celery* ]] || test/setup.sh redis >/dev/null
 	PYTHONDONTWRITEBYTECODE=1 "$python" -m pytest -p no:cacheprovider -v -m "${E2E_MARK-not long}" ${E2E:-} test/e2e 2>&1 |
 		sed -u -E -e 's/^(\S+::.*) PASSED.*/ok - \1/' -e 's/^(\S+::.*) SKIPPED.*/ok - \1 # skip/' -e 's/^(\S+::.*) (FAILED|ERROR).*/not ok - \1/'
+}
+
+suite_chaos()
+{
+	local python
+
+	python=$(test/setup.sh airflow 3.3.2)/bin/python && "$python" test/chaos.py
 }
 
 # Called for one suite, in a cluster where it needs one.
@@ -214,13 +222,14 @@ progress()
 	case $1 in
 		tap | upgrade) echo && sed -u -n -E 's/^((not )?ok [-0-9])/    \1/p' ;;
 		e2e) echo && sed -u -n -E 's/^((not )?ok [-0-9]|# )/    \1/p' ;;
+		chaos) echo && sed -u 's/^/    /' ;;
 		*) cat >/dev/null ;;
 	esac
 }
 
 [ $# -gt 0 ] || set -- $all
 for suite; do
-	[[ " $all upgrade airflow " == *" $suite "* ]] || { echo "no suite $suite; there are: $all airflow" >&2; exit 2; }
+	[[ " $all upgrade airflow chaos " == *" $suite "* ]] || { echo "no suite $suite; there are: $all airflow chaos" >&2; exit 2; }
 done
 test/setup.sh && . test/pg_config.sh && run_child test/setup.sh build asserts || exit 1
 mkdir -p "$logs"
@@ -247,7 +256,7 @@ for suite; do
 	began=$SECONDS
 	run_child run_suite "$suite"
 	status=$?
-	[[ ! $suite =~ ^(tap|upgrade|e2e)$ ]] || printf '%s' "$header"
+	[[ ! $suite =~ ^(tap|upgrade|e2e|chaos)$ ]] || printf '%s' "$header"
 	good=$(grep -cE '^ok [-0-9]' "$logs/$suite.log")
 	bad=$(grep -cE '^not ok [-0-9]' "$logs/$suite.log")
 	skip=$(grep -ciE '^ok [-0-9].*# skip' "$logs/$suite.log")

@@ -84,26 +84,36 @@ install_packages()
 	return $status
 }
 
-# Airflow runs on Python 3.10 to 3.12; a name on the path may still be a stub that does not run.
+# A Python from 3.10 to 3.MOST; a name on the path may still be a stub that does not run.
 find_python()
 {
 	local candidate
 
-	for candidate in python3.12 python3.11 python3.10 python3 /usr/bin/python3 \
-		"$HOME"/.pyenv/versions/3.1[012].*/bin/python3; do
+	for candidate in python3.12 python3.11 python3.10 python3.13 python3.14 python3 /usr/bin/python3 \
+		"$HOME"/.pyenv/versions/3.1[0-4].*/bin/python3; do
 		"$candidate" -c 'import sys, venv, ensurepip
-if not (3, 10) <= sys.version_info[:2] <= (3, 12): sys.exit(1)
-print(sys.executable)' 2>/dev/null && return
+if not (3, 10) <= sys.version_info[:2] <= (3, int(sys.argv[1])): sys.exit(1)
+print(sys.executable)' "$1" 2>/dev/null && return
 	done
 	return 1
 }
 
 need_python()
 {
-	python=$(find_python) && return
+	python=$(find_python "$1") && return
 	say "Python"
 	try as_root apt-get update -q -o DPkg::Lock::Timeout=300
-	apt_install python3 python3-venv && python=$(find_python) || die "Python 3.10, 3.11 or 3.12 is needed"
+	apt_install python3 python3-venv && python=$(find_python "$1") || die "a Python from 3.10 to 3.$1 is needed"
+}
+
+# The newest Python that the version runs on.
+newest_python()
+{
+	case ${1%-*} in
+		3.0.6) echo 12 ;;
+		3.1.8) echo 13 ;;
+		*) echo 14 ;;
+	esac
 }
 
 need_uv()
@@ -147,7 +157,7 @@ airflow()
 	flock 9
 	if [ ! -e "$stamp" ] || ! "$dir/bin/python" -c '' 2>/dev/null; then
 		export UV_PYTHON_DOWNLOADS=never UV_HTTP_TIMEOUT=${UV_HTTP_TIMEOUT:-180}
-		need_python
+		need_python "$(newest_python "$1")"
 		need_uv
 		say "Airflow $1"
 		rm -rf "$dir"
@@ -184,7 +194,7 @@ pgspot()
 	exec 9>"$dir.lock"
 	flock 9
 	if ! "$dir/bin/pgspot" --version >/dev/null 2>&1; then
-		need_python
+		need_python 14
 		say "pgspot"
 		rm -rf "$dir"
 		"$python" -m venv "$dir" && try "$dir/bin/pip" install -q pgspot==0.9.4 pglast==7.21 || die "pgspot cannot be installed"
