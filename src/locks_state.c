@@ -33,8 +33,7 @@ locks_next_look(int64_t planned, int64_t period, int64_t now)
 
 	if (next <= now)
 		next += (now - next) / period * period + period;
-	/* a clock that was set back */
-	return next > now + period ? now + period : next;
+	return next;
 }
 
 /* A look stands for the time since the one before it, but not for time in which nobody looked. */
