@@ -149,7 +149,7 @@ airflow()
 	day=$(newest_day "$1") || exit 1
 	case $1 in
 		*-celery) more=("apache-airflow-providers-celery[redis]") ;;
-		*-tests) more=(aioresponses kgb pytest-asyncio pytest-mock pytest-rerunfailures pytest-timeouts pytest-unordered requests-mock
+		*-tests) more=(apache-airflow-providers-git aioresponses kgb pytest-asyncio pytest-mock pytest-rerunfailures pytest-timeouts pytest-unordered pytz requests-mock
 			"time-machine[dateutil]") ;;
 	esac
 	mkdir -p "$cache" || exit 1
