@@ -1,7 +1,7 @@
 #!/bin/bash
 # The tests on each PostgreSQL, each in a Debian of its own, which is kept; the last line is "N passed, N failed".
 # usage: matrix.sh [MAJOR]...       without one: 15, 17 and 18.  SUITES: those of check.sh, unless set the ones that need a server only,
-#                                    and e2e with the newest Airflow: what must hold on each.
+#                                    and of e2e what must hold on each Airflow, with the newest
 #        matrix.sh --can MAJOR      set up its Debian; fails where that is not possible
 # Needs root, or sudo, and the right to mount.  Logs are in build/matrix.  POSTGRES_SOURCE: for the suite core, see core.sh.
 set -u -o pipefail

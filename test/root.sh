@@ -2,11 +2,13 @@
 as_root=()
 [ "$(id -u)" = 0 ] || as_root=(sudo)
 
-# Run a command in a root directory, with mounts that go with it; a source of PostgreSQL is at /mnt.  Whose certificates are trusted is as here.
+# Run a command in a root directory, with mounts that go with it; a source of PostgreSQL is at /mnt.  What certificates are trusted
+# is as here.
 inside()
 {
 	"${as_root[@]}" unshare --mount --pid --fork --kill-child bash -c 'root=$1 source=$2; shift 2
-		mount --bind "$root" "$root" && mount -t proc proc "$root/proc" && mount --rbind /dev "$root/dev" && mount -t tmpfs -o mode=1777 tmpfs "$root/tmp" &&
+		mount --bind "$root" "$root" && mount -t proc proc "$root/proc" && mount --rbind /dev "$root/dev" &&
+			mount -t tmpfs -o mode=1777 tmpfs "$root/tmp" &&
 			{ [ -z "$source" ] || mount --bind "$source" "$root/mnt"; } &&
 			trust=/etc/ssl/certs/ca-certificates.crt && { [ ! -e $trust ] || mount --bind $trust "$root$trust"; } &&
 			exec chroot "$root" env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/root LANG=C.UTF-8 SSL_CERT_FILE=$trust PIP_CERT=$trust \

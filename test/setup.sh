@@ -149,8 +149,8 @@ airflow()
 	day=$(newest_day "$1") || exit 1
 	case $1 in
 		*-celery) more=("apache-airflow-providers-celery[redis]") ;;
-		*-tests) more=(apache-airflow-providers-git aioresponses kgb pytest-asyncio pytest-mock pytest-rerunfailures pytest-timeouts pytest-unordered pytz requests-mock
-			"time-machine[dateutil]") ;;
+		*-tests) more=(apache-airflow-providers-git aioresponses kgb pytest-asyncio pytest-mock pytest-rerunfailures pytest-timeouts
+			pytest-unordered pytz requests-mock "time-machine[dateutil]") ;;
 	esac
 	mkdir -p "$cache" || exit 1
 	exec 9>"$cache/airflow-$1.lock"
