@@ -20,7 +20,7 @@ table()
 	local suite name
 
 	printf '%-12s' "" && printf '%20s' "$@" && echo
-	for suite in $(sed -n -E 's/^\[[0-9/]+\] +([a-z]+) .* passed .*/\1/p; s/^left out: ([a-z]+),.*/\1/p' $(printf "$logs/%s.log " "$@") | awk '!seen[$0]++'); do
+	for suite in $(sed -n -E 's/^\[[0-9/]+\] +([a-z0-9]+) .* passed .*/\1/p; s/^left out: ([a-z0-9]+),.*/\1/p' $(printf "$logs/%s.log " "$@") | awk '!seen[$0]++'); do
 		printf '%-12s' "$suite"
 		for name; do
 			printf '%20s' "$(sed -n -E "s/^\[[0-9/]+\] +$suite +([0-9]+) passed +([0-9]+) failed.*/\1 passed, \2 failed/p
