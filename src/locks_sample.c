@@ -667,8 +667,7 @@ airflow_bp_sampler(Datum arg)
 	before_shmem_exit(sampler_exit, 0);
 	for (;;)
 	{
-		/* The clock may have been set back. */
-		planned = Min(planned, GetCurrentTimestamp() + locks->sampler.period);
+		planned = locks_planned_look(planned, locks->sampler.period, GetCurrentTimestamp());
 		if (sampler_wait(planned))
 		{
 			locks_look(planned);

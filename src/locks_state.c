@@ -36,6 +36,13 @@ locks_next_look(int64_t planned, int64_t period, int64_t now)
 	return next;
 }
 
+/* No look is planned for later than a period from now: the clock may have been set back. */
+int64_t
+locks_planned_look(int64_t planned, int64_t period, int64_t now)
+{
+	return least(planned, now + period);
+}
+
 /* A look stands for the time since the one before it, but not for time in which nobody looked. */
 int64_t
 locks_stands_for(int64_t last, int64_t now, int64_t period)

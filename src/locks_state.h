@@ -31,6 +31,7 @@ typedef struct EpisodeRate
 
 extern int64_t locks_next_period(int64_t period, int64_t wanted, int64_t took);
 extern int64_t locks_next_look(int64_t planned, int64_t period, int64_t now);
+extern int64_t locks_planned_look(int64_t planned, int64_t period, int64_t now);
 extern int64_t locks_stands_for(int64_t last, int64_t now, int64_t period);
 extern void episode_add(EpisodeSums *sums, int waiters, int64_t stands_for, bool idle, int64_t longest);
 extern EpisodeSums episode_since(const EpisodeSums *now, const EpisodeSums *then);

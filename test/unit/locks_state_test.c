@@ -32,6 +32,8 @@ test_look(void)
 	ok(locks_next_look(10 * SECOND, SECOND, 10 * SECOND + 300) == 11 * SECOND, "lateness does not add up");
 	ok(locks_next_look(10 * SECOND, SECOND, 11 * SECOND) == 12 * SECOND, "one that is due now is past");
 	ok(locks_next_look(10 * SECOND, SECOND, 14 * SECOND + 5) == 15 * SECOND, "missed ones are left out");
+	ok(locks_planned_look(100 * SECOND, SECOND, 10 * SECOND) == 11 * SECOND, "a clock that is set back");
+	ok(locks_planned_look(11 * SECOND, SECOND, 10 * SECOND + 300) == 11 * SECOND, "one that is not leaves the plan");
 	ok(locks_stands_for(9 * SECOND, 10 * SECOND + 7, SECOND) == SECOND + 7, "a look stands for the time since the last");
 	ok(locks_stands_for(SECOND, 90 * SECOND, SECOND) == 2 * SECOND, "but not for what nobody saw");
 	ok(locks_stands_for(0, 90 * SECOND, SECOND) == SECOND && locks_stands_for(91 * SECOND, 90 * SECOND, SECOND) == SECOND,
