@@ -6,8 +6,8 @@
 # Needs root, or sudo, and the right to mount.  Logs are in build/matrix.  POSTGRES_SOURCE: for the suite core, see core.sh.
 set -u -o pipefail
 cd "$(dirname "$0")/.." || exit 1
-SUITES=${SUITES:-regress plain isolation pgtap tap e2e}
 . test/elsewhere.sh
+[ -n "${SUITES:-}" ] || suites+=" e2e"
 trap end_child EXIT
 
 logs=$PWD/build/matrix

@@ -2,8 +2,8 @@
 as_root=()
 [ "$(id -u)" = 0 ] || as_root=(sudo)
 
-# Run a command in a root directory, with mounts that go with it; a source of PostgreSQL is at /mnt.  What certificates are trusted
-# is as here.
+# Run a command in a root directory, with mounts that go with it; a source of PostgreSQL is at /mnt.  The root is a mount of its own, so that
+# commands may mount below it.  What certificates are trusted is as here.
 inside()
 {
 	"${as_root[@]}" unshare --mount --pid --fork --kill-child bash -c 'root=$1 source=$2; shift 2

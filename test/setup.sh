@@ -106,16 +106,6 @@ need_python()
 	apt_install python3 python3-venv && python=$(find_python "$1") || die "a Python from 3.10 to 3.$1 is needed"
 }
 
-# The newest Python that the version runs on.
-newest_python()
-{
-	case ${1%-*} in
-		3.0.6) echo 12 ;;
-		3.1.8) echo 13 ;;
-		*) echo 14 ;;
-	esac
-}
-
 need_uv()
 {
 	if command -v uv >/dev/null && uv --version >/dev/null 2>&1; then
@@ -129,14 +119,14 @@ need_uv()
 	"$python" -m venv "$cache/uv" && try "$cache/uv/bin/pip" install -q uv || die "uv cannot be installed"
 }
 
-# The last day whose packages are known to work with the version.
-newest_day()
+# The last day whose packages are known to work with the version, and the newest Python 3 that it runs on.
+newest()
 {
 	case ${1%-*} in
-		3.0.6) echo 2025-09-05 ;;
-		3.1.8) echo 2026-03-20 ;;
-		3.2.2) echo 2026-06-05 ;;
-		3.3.2) echo 2026-09-25 ;;
+		3.0.6) echo 2025-09-05 12 ;;
+		3.1.8) echo 2026-03-20 13 ;;
+		3.2.2) echo 2026-06-05 14 ;;
+		3.3.2) echo 2026-09-25 14 ;;
 		*) die "Airflow $1 is not among those tested: 3.0.6, 3.1.8, 3.2.2, 3.3.2" ;;
 	esac
 }
@@ -144,9 +134,10 @@ newest_day()
 # Print the environment's directory; only a finished one has the stamp.
 airflow()
 {
-	local day dir=$cache/airflow-$1 stamp=$cache/airflow-$1/finished more=()
+	local newest day minor dir=$cache/airflow-$1 stamp=$cache/airflow-$1/finished more=()
 
-	day=$(newest_day "$1") || exit 1
+	newest=$(newest "$1") || exit 1
+	read -r day minor <<<"$newest"
 	case $1 in
 		*-celery) more=("apache-airflow-providers-celery[redis]") ;;
 		*-tests) more=(apache-airflow-providers-git aioresponses kgb pytest-asyncio pytest-mock pytest-rerunfailures pytest-timeouts
@@ -157,7 +148,7 @@ airflow()
 	flock 9
 	if [ ! -e "$stamp" ] || ! "$dir/bin/python" -c '' 2>/dev/null; then
 		export UV_PYTHON_DOWNLOADS=never UV_HTTP_TIMEOUT=${UV_HTTP_TIMEOUT:-180}
-		need_python "$(newest_python "$1")"
+		need_python "$minor"
 		need_uv
 		say "Airflow $1"
 		rm -rf "$dir"
